@@ -1,0 +1,30 @@
+// Batch normalisation over all axes but the last, fused with the residual add and the ReLU that follow it.
+#pragma once
+
+#include "array.h"
+
+namespace stairgrad::kernels {
+
+/// Statistics over the batch, (c) each, f32 (f64 for f64 input): mean and biased variance.
+struct BatchStatistics {
+  Array mean, var;
+};
+BatchStatistics batch_statistics(const Array& x);
+
+/// y = act((x - mean) / sqrt(var + eps) * gamma + beta + skip); act is ReLU or nothing; skip may be without
+/// value. x (..., c) f32, bf16 or f64; the per-channel arrays are f32 (f64 for f64 input); skip and y have
+/// x's type.
+Array batch_norm(const Array& x, const Array& mean, const Array& var, const Array& gamma, const Array& beta,
+                 double eps, const Array& skip = {}, bool relu = false);
+
+/// Gradients of batch_norm with mean and var taken from x (training). `y` is its result and only looked at
+/// where relu masks the gradient.
+struct BatchNormGradients {
+  Array x, gamma, beta;
+  Array skip;  ///< relu-masked gradient, only when asked for
+};
+BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const Array& var,
+                                       const Array& gamma, double eps, const Array& diff_y, const Array& y,
+                                       bool relu, bool skip_needed);
+
+}  // namespace stairgrad::kernels

@@ -1,0 +1,58 @@
+#include "threads.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+// libgomp's own entry points instead of pragmas: clang's OpenMP would bring a second runtime (libomp) and
+// with it a second pool of threads beside the one of oneDNN.
+extern "C" {
+void GOMP_parallel(void (*body)(void*), void* context, unsigned threads, unsigned flags);
+int omp_get_max_threads();
+int omp_get_num_threads();
+int omp_get_thread_num();
+int omp_in_parallel();
+void omp_set_num_threads(int);
+void openblas_set_num_threads(int);
+}
+
+namespace stairgrad {
+
+int threads() { return omp_get_max_threads(); }
+
+void set_threads(int count) {
+  check(count >= 1, "[threads] got ", count, ", expected at least 1");
+  omp_set_num_threads(count);
+  openblas_set_num_threads(count);
+}
+
+namespace detail {
+
+namespace {
+struct Range {
+  int64_t n, grain;
+  RangeBody body;
+  const void* context;
+};
+
+void run_share(void* pointer) {
+  const Range& range = *static_cast<const Range*>(pointer);
+  const int64_t pieces = (range.n + range.grain - 1) / range.grain;
+  const int64_t team = omp_get_num_threads(), rank = omp_get_thread_num();
+  const int64_t begin = pieces * rank / team * range.grain;
+  const int64_t end = std::min(range.n, pieces * (rank + 1) / team * range.grain);
+  if (begin < end) range.body(range.context, begin, end);
+}
+}  // namespace
+
+void parallel_range(int64_t n, int64_t grain, RangeBody body, const void* context) {
+  if (n <= 0) return;
+  const int64_t pieces = (n + grain - 1) / grain;
+  const int team = static_cast<int>(std::min<int64_t>(pieces, omp_get_max_threads()));
+  if (team <= 1 || omp_in_parallel()) return body(context, 0, n);
+  Range range{n, grain, body, context};
+  GOMP_parallel(run_share, &range, static_cast<unsigned>(team), 0);
+}
+
+}  // namespace detail
+}  // namespace stairgrad
