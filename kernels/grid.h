@@ -38,6 +38,13 @@ inline int encode(float value, const Grid& g, float inverse_scale) {
 }
 inline int encode(float value, const Grid& g) { return encode(value, g, inverse(g.scale)); }
 
+/// Bits that the codes of a grid need.
+inline int bits(const Grid& g) {
+  int bits = 1;
+  while ((1 << bits) - 1 < g.hi - g.lo) ++bits;
+  return bits;
+}
+
 /// Value of a code.
 inline float decode(int code, const Grid& g) { return (static_cast<float>(code) - g.zero_point) * g.scale; }
 

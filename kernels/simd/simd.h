@@ -1,0 +1,101 @@
+// The hot loops of the library, compiled once per instruction set and reached through one table.
+//
+// A loop is a plain function over a range: no threads, no allocation, no exceptions. It computes in Real
+// (double for double, float for float and bf16) and rounds once, when it stores. Loops give the same bits on
+// every instruction set: no operation is contracted, and sums run over a fixed number of lanes.
+#pragma once
+
+#include <type_traits>
+
+#include "../elementwise.h"
+
+namespace stairgrad::simd {
+
+/// What a loop over elements of type T computes in.
+template <class T>
+using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+/// Loops over elements of type T. Arrays of functions are indexed by the enums of elementwise.h.
+template <class T>
+struct Loops {
+  // map.cpp: n elements; y may be one of the inputs.
+  void (*unary[16])(const T* x, T* y, int64_t n);
+  void (*binary[10])(const T* a, const T* b, T* y, int64_t n);
+  void (*binary_scalar[10])(const T* a, Real<T> b, T* y, int64_t n);
+  void (*scalar_binary[10])(Real<T> a, const T* b, T* y, int64_t n);
+  void (*affine)(const T* x, T* y, int64_t n, Real<T> scale, Real<T> shift);
+  void (*clamp)(const T* x, T* y, int64_t n, Real<T> low, Real<T> high);
+  void (*where)(const T* condition, const T* a, const T* b, T* y, int64_t n);
+  void (*widen)(const T* x, Real<T>* y, int64_t n);
+  void (*narrow)(const Real<T>* x, T* y, int64_t n);
+
+  // reduce.cpp: a contiguous range to one number; rows of `width` elements onto `result[width]`.
+  double (*sum)(const T* x, int64_t n);
+  Real<T> (*max)(const T* x, int64_t n);
+  Real<T> (*min)(const T* x, int64_t n);
+  void (*column_sum)(const T* x, int64_t rows, int64_t width, Real<T>* result);
+  void (*column_max)(const T* x, int64_t rows, int64_t width, Real<T>* result);
+  void (*column_min)(const T* x, int64_t rows, int64_t width, Real<T>* result);
+  /// exp(x - shift) into y; returns the sum.
+  double (*exp_sum)(const T* x, Real<T> shift, Real<T>* y, int64_t n);
+
+  // norm.cpp: rows of `width` elements; per-channel arrays have `width` elements.
+  /// sum += x - pivot, squares += (x - pivot)^2.
+  void (*moments)(const T* x, int64_t rows, int64_t width, const Real<T>* pivot, Real<T>* sum,
+                  Real<T>* squares);
+  /// y = act((x - mean) * scale + shift [+ skip]).
+  void (*normalise)(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
+                    const Real<T>* scale, const Real<T>* shift, bool relu);
+  /// With g = diff_y where y > 0 (y may be null: everywhere): sum += g, products += g * (x - mean).
+  void (*norm_gradient_sums)(const T* x, const T* diff_y, const T* y, int64_t rows, int64_t width,
+                             const Real<T>* mean, Real<T>* sum, Real<T>* products);
+  /// diff_x = (g - offset - (x - mean) * slope) * scale; g itself into diff_skip unless that is null.
+  void (*norm_gradient)(const T* x, const T* diff_y, const T* y, T* diff_x, T* diff_skip, int64_t rows,
+                        int64_t width, const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
+                        const Real<T>* scale);
+};
+
+/// Updates of f32 parameters (optimiser.h).
+struct OptimiserLoops {
+  void (*sgd)(float* w, float* v, const float* g, int64_t n, float lr, float momentum, float weight_decay,
+              bool nesterov);
+  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, float step_size, float beta1,
+                float beta2, float eps, float second_scale, float decay);
+};
+
+struct Table {
+  Loops<float> f32;
+  Loops<bf16> b16;
+  Loops<double> f64;
+  OptimiserLoops optimiser;
+};
+
+enum class Isa { baseline, avx2, avx512 };
+
+/// The table of an instruction set, or null if this build or this CPU does not have it.
+const Table* table_of(Isa isa);
+
+/// The table in use: the best of this CPU, at most STAIRGRAD_MAX_ISA={baseline,avx2,avx512} if that is set.
+const Table& table();
+
+/// The instruction set of table().
+Isa isa();
+constexpr const char* name_of(Isa isa) {
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
+}
+
+/// Makes table() return the one of `isa`, which must exist: for tests.
+void use_isa(Isa isa);
+
+/// The loops for elements of type T.
+template <class T>
+const Loops<T>& loops() {
+  if constexpr (std::is_same_v<T, float>)
+    return table().f32;
+  else if constexpr (std::is_same_v<T, bf16>)
+    return table().b16;
+  else
+    return table().f64;
+}
+
+}  // namespace stairgrad::simd
