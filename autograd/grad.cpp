@@ -34,7 +34,7 @@ const Tensor& Vjp::input(int i) const {
 Tensor Vjp::output(int i) const {
   const Array& value = node_->outputs[static_cast<size_t>(i)];
   check(value.has_value(), "[", node_->op->name(), "] vjp reads output ", i, ", which saved() does not name");
-  return Tensor(value, node_, i);
+  return node_->op->differentiable(i) ? Tensor(value, node_, i) : Tensor(value);
 }
 
 Tensor Vjp::grad(int i) const {
@@ -43,48 +43,24 @@ Tensor Vjp::grad(int i) const {
   return Array::zeros(output.shape(), output.dtype());
 }
 
-Tensors vjp_by_decomposition(const Op& op, const Vjp& v) {
-  const bool create_graph = recording() == Recording::tape;
-  const RecordingScope tape(Recording::tape);
-  Tensors inputs, wanted;
-  for (int i = 0; i < v.inputs(); ++i) {
-    // Without a graph to extend, fresh leaves keep the walk inside the decomposition.
-    const Tensor& input = v.input(i);
-    inputs.push_back(v.needs(i) && !create_graph ? Tensor::leaf(input.value()) : input);
-    if (v.needs(i)) wanted.push_back(inputs.back());
-  }
-  const Tensors all_outputs = op.decompose(inputs);
-  Tensors outputs, cotangents;
-  for (size_t i = 0; i < all_outputs.size(); ++i) {
-    if (!v.has_grad(static_cast<int>(i)) || !all_outputs[i].requires_grad()) continue;
-    outputs.push_back(all_outputs[i]);
-    cotangents.push_back(v.grad(static_cast<int>(i)));
-  }
-  const Tensors found = stairgrad::grad(
-      outputs, wanted, {.create_graph = create_graph, .grad_outputs = cotangents, .allow_unused = true});
-  Tensors gradients(inputs.size());
-  for (size_t i = 0, next = 0; i < inputs.size(); ++i)
-    if (v.needs(static_cast<int>(i))) gradients[i] = found[next++];
-  return gradients;
-}
-
 namespace {
 
 // The nodes between outputs and inputs, and which of them lead to an input. Ids are topological: nothing with
-// a smaller id than every input's can depend on one.
+// a smaller id than every input's can depend on one, and nothing below `floor` is entered.
 struct Walk {
   std::vector<Node*> order;  // by descending id
   std::unordered_set<const Node*> leads_to_input;
   std::unordered_map<const Node*, std::shared_ptr<Node>> owner;
 };
 
-Walk plan(const Tensors& outputs, const Tensors& inputs) {
+Walk plan(const Tensors& outputs, const Tensors& inputs, uint64_t floor) {
   uint64_t first = UINT64_MAX;
   Walk walk;
   for (const Tensor& input : inputs) {
     first = std::min(first, input.node()->id);
     walk.leads_to_input.insert(input.node().get());
   }
+  first = std::max(first, floor);
   std::vector<std::shared_ptr<Node>> stack;
   const auto visit = [&](const std::shared_ptr<Node>& node) {
     if (node && node->differentiable && node->id >= first && walk.owner.emplace(node.get(), node).second)
@@ -109,9 +85,8 @@ struct Slot {
   bool owned = false;  // the sum is ours alone and may be added to in place
 };
 
-}  // namespace
-
-Tensors grad(const Tensors& outputs, const Tensors& inputs, const GradOptions& options) {
+Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs,
+                   const GradOptions& options) {
   const bool retain = options.retain_graph.value_or(options.create_graph);
   check(options.grad_outputs.empty() || options.grad_outputs.size() == outputs.size(), "[grad] got ",
         options.grad_outputs.size(), " grad_outputs for ", outputs.size(), " outputs");
@@ -119,7 +94,7 @@ Tensors grad(const Tensors& outputs, const Tensors& inputs, const GradOptions& o
     check(inputs[i].requires_grad(), "[grad] input ", i, " of shape ", inputs[i].shape(),
           " does not require a gradient; make it with Tensor::leaf, or record the op that made it");
 
-  const Walk walk = plan(outputs, inputs);
+  const Walk walk = plan(outputs, inputs, floor);
   std::unordered_map<const Node*, std::vector<Slot>> slots;
 
   const auto add_to = [&](const Tensor& target, const Tensor& gradient) {
@@ -149,8 +124,9 @@ Tensors grad(const Tensors& outputs, const Tensors& inputs, const GradOptions& o
       seed = Array::full(outputs[i].shape(), 1, outputs[i].dtype());
     } else {
       seed = options.grad_outputs[i];
-      check(seed.shape() == outputs[i].shape(), "[grad] grad_outputs ", i, ": got the shape ", seed.shape(),
-            ", expected ", outputs[i].shape());
+      check(seed.shape() == outputs[i].shape() && seed.dtype() == outputs[i].dtype(), "[grad] grad_outputs ",
+            i, ": got ", name_of(seed.dtype()), seed.shape(), ", expected ", name_of(outputs[i].dtype()),
+            outputs[i].shape());
     }
     add_to(outputs[i], seed);
   }
@@ -187,6 +163,8 @@ Tensors grad(const Tensors& outputs, const Tensors& inputs, const GradOptions& o
       const Tensor& input = node->inputs[i];
       check(input_gradients[i].shape() == input.shape(), "[", node->op->name(), "] vjp gave the shape ",
             input_gradients[i].shape(), " for input ", i, " of shape ", input.shape());
+      check(input_gradients[i].dtype() == input.dtype(), "[", node->op->name(), "] vjp gave the type ",
+            name_of(input_gradients[i].dtype()), " for input ", i, " of type ", name_of(input.dtype()));
       add_to(input, input_gradients[i]);
     }
     if (!retain) {
@@ -198,12 +176,62 @@ Tensors grad(const Tensors& outputs, const Tensors& inputs, const GradOptions& o
   }
 
   for (size_t i = 0; i < inputs.size(); ++i) {
+    // What has arrived at an input below the floor is its gradient.
+    if (const auto found = slots.find(inputs[i].node().get()); found != slots.end())
+      results[i] = found->second[static_cast<size_t>(inputs[i].output_index())].gradient;
     if (results[i].defined()) continue;
     check(options.allow_unused, "[grad] no output depends on input ", i, " ", inputs[i].name(),
           inputs[i].shape(), "; pass allow_unused = true to get zeros");
     results[i] = Array::zeros(inputs[i].shape(), inputs[i].dtype());
   }
   return results;
+}
+
+// x itself, as the start of a new record.
+struct Alias final : Op {
+  std::string_view name() const override { return "alias"; }
+  Arrays forward(const Arrays& in) const override { return in; }
+  Tensors vjp(const Vjp& v) const override { return {v.grad()}; }
+};
+
+}  // namespace
+
+Tensors grad(const Tensors& outputs, const Tensors& inputs, const GradOptions& options) {
+  return grad_above(0, outputs, inputs, options);
+}
+
+Tensors vjp_by_recording(const std::function<Tensors(const Tensors&)>& function, int arguments,
+                         const Vjp& v) {
+  const bool create_graph = recording() == Recording::tape;
+  const RecordingScope tape(Recording::tape);
+  const uint64_t floor = Node().id;
+  Tensors inputs, wanted;
+  for (int i = 0; i < v.inputs(); ++i) {
+    // New nodes tell apart arguments that depend on each other or are the same.
+    Tensor input = v.input(i);
+    if (i < arguments && v.needs(i))
+      input = create_graph ? apply_op(Alias{}, {input}) : Tensor::leaf(input.value());
+    if (i < arguments) inputs.push_back(input);
+    if (v.needs(i)) wanted.push_back(input);
+  }
+  const Tensors all_outputs = function(inputs);
+  Tensors outputs, cotangents;
+  for (size_t i = 0; i < all_outputs.size(); ++i) {
+    if (!v.has_grad(static_cast<int>(i)) || !all_outputs[i].requires_grad()) continue;
+    outputs.push_back(all_outputs[i]);
+    cotangents.push_back(v.grad(static_cast<int>(i)));
+  }
+  const Tensors found =
+      grad_above(floor, outputs, wanted,
+                 {.create_graph = create_graph, .grad_outputs = cotangents, .allow_unused = true});
+  Tensors gradients(static_cast<size_t>(v.inputs()));
+  for (size_t i = 0, next = 0; i < gradients.size(); ++i)
+    if (v.needs(static_cast<int>(i))) gradients[i] = found[next++];
+  return gradients;
+}
+
+Tensors vjp_by_decomposition(const Op& op, const Vjp& v) {
+  return vjp_by_recording([&](const Tensors& inputs) { return op.decompose(inputs); }, v.inputs(), v);
 }
 
 namespace {

@@ -4,6 +4,7 @@
 // is itself differentiable, and grad of grad is free at any order.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -17,8 +18,8 @@ class Vjp;
 /// Which values a vjp reads. What is not named here is released after the forward; shapes and types always
 /// stay.
 struct Saved {
-  bool outputs = false;
   std::vector<int> inputs = {};
+  std::vector<int> outputs = {};
 };
 
 struct Op {
@@ -40,6 +41,10 @@ struct Op {
   /// mean).
   virtual bool differentiable(int /*output*/) const { return true; }
 
+  /// True if floating inputs may differ in type (bf16 activations with f32 parameters); otherwise apply()
+  /// throws.
+  virtual bool mixed_types() const { return false; }
+
   /// The same function as a composition of simpler ops: what a fused op's higher derivatives, lowering and
   /// export use. The default throws: the op is elementary.
   virtual Tensors decompose(const Tensors& inputs) const;
@@ -47,9 +52,10 @@ struct Op {
 
 /// A recorded application of an op, or a leaf (no op).
 struct Node {
+  Node();
   ~Node();  // a loop: a long chain must not overflow the stack
 
-  uint64_t id = 0;  ///< counts up, so an order by id is topological
+  uint64_t id;  ///< counts up, so an order by id is topological
   std::shared_ptr<const Op> op;
   Tensors
       inputs;  ///< values only where the op's saved() asks for them, and of constants and leaves in a trace
@@ -69,7 +75,7 @@ class Vjp {
 
   /// Input i with its history. Throws if saved() did not name it, or if its memory was changed since.
   const Tensor& input(int i) const;
-  /// Output i with its history. Throws if saved() did not name outputs.
+  /// Output i with its history. Throws if saved() did not name it.
   Tensor output(int i = 0) const;
   const Shape& input_shape(int i) const { return node_->inputs[static_cast<size_t>(i)].shape(); }
   DType input_dtype(int i) const { return node_->inputs[static_cast<size_t>(i)].dtype(); }
@@ -96,7 +102,14 @@ Tensor apply_op(O op, const Tensors& inputs) {
   return stairgrad::apply(std::make_shared<const O>(std::move(op)), inputs)[0];
 }
 
+/// Records an op whose outputs have been computed already.
+Tensors apply_computed(std::shared_ptr<const Op> op, const Tensors& inputs, Arrays outputs);
+
 /// The vjp of a fused op by differentiating its decompose(): exact at any order, several passes over memory.
 Tensors vjp_by_decomposition(const Op& op, const Vjp& v);
+
+/// The same for any function: runs and records it on the first `arguments` inputs and walks that record
+/// alone. Further inputs are tensors that the function uses by itself.
+Tensors vjp_by_recording(const std::function<Tensors(const Tensors&)>& function, int arguments, const Vjp& v);
 
 }  // namespace stairgrad

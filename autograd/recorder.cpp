@@ -2,6 +2,8 @@
 
 #include <atomic>
 
+#include "profile.h"
+
 namespace stairgrad {
 namespace {
 
@@ -9,10 +11,9 @@ thread_local Recording mode = Recording::tape;
 thread_local Trace* active_trace = nullptr;
 thread_local std::string scope_path;
 
-uint64_t next_id() {
-  static std::atomic<uint64_t> counter{0};
-  return ++counter;
-}
+thread_local Tensors* captured = nullptr;
+
+std::atomic<uint64_t> nodes_made{0}, nodes_destroyed{0};
 
 const std::string no_name;
 
@@ -32,7 +33,6 @@ const std::string& Scope::path() { return scope_path; }
 
 Tensor Tensor::leaf(Array value, std::string name) {
   auto node = std::make_shared<Node>();
-  node->id = next_id();
   node->name = std::move(name);
   node->differentiable = true;
   return Tensor(std::move(value), std::move(node), 0);
@@ -51,7 +51,6 @@ Tensor recorded(const Tensor& t, bool keep) {
 std::shared_ptr<Node> record(std::shared_ptr<const Op> op, const Tensors& inputs, const Arrays& outputs,
                              bool differentiable) {
   auto node = std::make_shared<Node>();
-  node->id = next_id();
   node->differentiable = differentiable;
   const bool tracing = mode == Recording::trace;
   const Saved saved = tracing ? Saved{} : op->saved();
@@ -62,8 +61,8 @@ std::shared_ptr<Node> record(std::shared_ptr<const Op> op, const Tensors& inputs
     node->inputs.push_back(recorded(inputs[i], keep[i] || (tracing && source)));
     node->versions.push_back(inputs[i].value().version());
   }
-  for (const Array& output : outputs)
-    node->outputs.push_back(saved.outputs ? output : output.without_value());
+  for (const Array& output : outputs) node->outputs.push_back(output.without_value());
+  for (const int i : saved.outputs) node->outputs[static_cast<size_t>(i)] = outputs[static_cast<size_t>(i)];
   node->op = std::move(op);
   if (tracing) {
     node->scope = scope_path;
@@ -72,19 +71,34 @@ std::shared_ptr<Node> record(std::shared_ptr<const Op> op, const Tensors& inputs
   return node;
 }
 
+void check_types(const Op& op, const Tensors& inputs) {
+  const Tensor* first = nullptr;
+  for (const Tensor& input : inputs) {
+    if (!is_floating(input.dtype())) continue;
+    if (!first) first = &input;
+    check(input.dtype() == first->dtype(), "[", op.name(), "] got inputs of the types ",
+          name_of(first->dtype()), " and ", name_of(input.dtype()), ", expected one type; convert with cast");
+  }
+}
+
 }  // namespace
 
 Tensors apply(std::shared_ptr<const Op> op, const Tensors& inputs) {
+  if (!op->mixed_types()) check_types(*op, inputs);
   Arrays values;
   values.reserve(inputs.size());
+  for (const Tensor& input : inputs) values.push_back(input.value());
+  OpObserver* const observer = OpObserver::current();
+  Arrays outputs = observer ? observer->run(*op, values) : op->forward(values);
+  return apply_computed(std::move(op), inputs, std::move(outputs));
+}
+
+Tensors apply_computed(std::shared_ptr<const Op> op, const Tensors& inputs, Arrays outputs) {
   bool differentiable = false;
   for (const Tensor& input : inputs) {
-    values.push_back(input.value());
     differentiable = differentiable || input.requires_grad();
+    if (captured && input.requires_grad()) captured->push_back(input);
   }
-  Arrays outputs = op->forward(values);
-  values.clear();
-
   const bool record_it = mode == Recording::trace || (mode == Recording::tape && differentiable);
   std::shared_ptr<Node> node;
   if (record_it) node = record(op, inputs, outputs, differentiable);
@@ -99,7 +113,10 @@ Tensors apply(std::shared_ptr<const Op> op, const Tensors& inputs) {
   return results;
 }
 
+Node::Node() : id(++nodes_made) {}
+
 Node::~Node() {
+  ++nodes_destroyed;
   // Inputs that only this node keeps alive are destroyed from a list instead of recursively.
   thread_local std::vector<std::shared_ptr<Node>>* pending = nullptr;
   std::vector<std::shared_ptr<Node>> own;
@@ -124,6 +141,13 @@ Trace begin_trace(const Tensors& inputs) {
     trace.inputs.push_back(Tensor::leaf(inputs[i].value(), text("input", inputs.size() > 1 ? text(i) : "")));
   return trace;
 }
+
+uint64_t live_nodes() { return nodes_made - nodes_destroyed; }
+
+CaptureScope::CaptureScope(Tensors& found) : RecordingScope(Recording::off), previous_(captured) {
+  captured = &found;
+}
+CaptureScope::~CaptureScope() { captured = previous_; }
 
 TraceScope::TraceScope(Trace& trace) : RecordingScope(Recording::trace), previous_(active_trace) {
   active_trace = &trace;

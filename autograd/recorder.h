@@ -79,6 +79,19 @@ class TraceScope : RecordingScope {
  private:
   Trace* previous_;
 };
+
+/// Nothing is recorded while it lives; tensors that require a gradient and meet an op are added to `found`.
+class CaptureScope : RecordingScope {
+ public:
+  explicit CaptureScope(Tensors& found);
+  ~CaptureScope();
+
+ private:
+  Tensors* previous_;
+};
+
+/// Nodes that exist: none is left when all tensors are gone.
+uint64_t live_nodes();
 }  // namespace detail
 
 template <class Function>

@@ -6,6 +6,12 @@
 namespace stairgrad {
 namespace {
 
+// W(src, diff_dst) for the weights at input 1, in their type: f32, unless they are bf16 themselves.
+Tensor weights_gradient(const Tensor& src, const Tensor& diff_dst, const Vjp& v,
+                        const Conv2dOptions& options) {
+  return cast(conv2d_backward_weights(src, diff_dst, v.input_shape(1), options), v.input_dtype(1));
+}
+
 struct BackwardData final : Op {
   Shape src_shape;
   Conv2dOptions options;
@@ -19,9 +25,10 @@ struct BackwardData final : Op {
   Tensors vjp(const Vjp& v) const override {
     const Tensor u = v.grad();
     return {v.needs(0) ? conv2d(u, v.input(1), options) : Tensor(),
-            v.needs(1) ? conv2d_backward_weights(u, v.input(0), v.input_shape(1), options) : Tensor()};
+            v.needs(1) ? weights_gradient(u, v.input(0), v, options) : Tensor()};
   }
   Saved saved() const override { return {.inputs = {0, 1}}; }
+  bool mixed_types() const override { return true; }
 };
 
 struct BackwardWeights final : Op {
@@ -40,6 +47,7 @@ struct BackwardWeights final : Op {
             v.needs(1) ? conv2d(v.input(0), u, options) : Tensor()};
   }
   Saved saved() const override { return {.inputs = {0, 1}}; }
+  bool mixed_types() const override { return true; }
 };
 
 }  // namespace
@@ -49,7 +57,7 @@ Arrays Conv2dOp::forward(const Arrays& in) const { return {kernels::conv2d(in[0]
 Tensors Conv2dOp::vjp(const Vjp& v) const {
   const Tensor u = v.grad();
   return {v.needs(0) ? conv2d_backward_data(u, v.input(1), v.input_shape(0), options) : Tensor(),
-          v.needs(1) ? conv2d_backward_weights(v.input(0), u, v.input_shape(1), options) : Tensor()};
+          v.needs(1) ? weights_gradient(v.input(0), u, v, options) : Tensor()};
 }
 
 Tensor conv2d(const Tensor& src, const Tensor& weights, const Conv2dOptions& options) {
@@ -100,7 +108,7 @@ std::vector<Sample> conv2d_samples() {
          {g, w}});
     samples.push_back({"W " + label,
                        [o = c.options, s = c.weights](const Tensors& t) {
-                         return conv2d_backward_weights(t[0], t[1], s, o);
+                         return cast(conv2d_backward_weights(t[0], t[1], s, o), t[0].dtype());
                        },
                        {x, g}});
   }

@@ -7,7 +7,7 @@
 
 namespace stairgrad {
 
-struct Conv2dOp final : Op {
+struct Conv2dOp : Op {
   Conv2dOptions options;
 
   explicit Conv2dOp(const Conv2dOptions& options) : options(options) {}
@@ -15,6 +15,7 @@ struct Conv2dOp final : Op {
   Arrays forward(const Arrays& in) const override;
   Tensors vjp(const Vjp& v) const override;
   Saved saved() const override { return {.inputs = {0, 1}}; }
+  bool mixed_types() const override { return true; }
 };
 
 /// src (n, h, w, ic) * weights (oc, kh, kw, ic / groups) -> (n, oh, ow, oc), cross-correlation as in all

@@ -1,6 +1,6 @@
 // Sum over axes, and its adjoint, broadcast: each is the other's vjp.
 #include "../../kernels/elementwise.h"
-#include "../../kernels/reduce.h"
+#include "../axes.h"
 #include "../op_table.h"
 #include "../ops.h"
 
@@ -27,22 +27,13 @@ struct Broadcast final : Op {
   Tensors vjp(const Vjp& v) const override { return {sum_to(v.grad(), v.input_shape(0))}; }
 };
 
-// The shape with the reduced axes taken out; no axes means all.
-Shape without_axes(const Shape& shape, const Axes& axes) {
-  Shape kept;
-  for (int i = 0; i < shape.rank(); ++i) {
-    bool reduced = axes.empty();
-    for (const int axis : axes) reduced = reduced || (axis < 0 ? axis + shape.rank() : axis) == i;
-    if (!reduced) kept.push_back(shape[i]);
-  }
-  return kept;
-}
-
 }  // namespace
 
 Tensor sum(const Tensor& x, const Axes& axes, bool keep_axes) {
-  const Tensor total = apply_op(Sum{axes}, {x});
-  return keep_axes ? total : reshape(total, without_axes(x.shape(), axes));
+  const Axes over = resolve_axes("sum", axes, x.rank());
+  if (over.empty()) return x;
+  const Tensor total = apply_op(Sum{over}, {x});
+  return keep_axes ? total : reshape(total, without_axes(x.shape(), over));
 }
 
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
@@ -58,27 +49,30 @@ Tensor sum_to(const Tensor& x, const Shape& shape) {
   const int missing = x.rank() - shape.rank();
   for (int i = 0; i < x.rank(); ++i)
     if (i < missing || shape[i - missing] != x.dim(i)) axes.push_back(i);
-  return reshape(apply_op(Sum{axes}, {x}), shape);
+  return reshape(sum(x, axes, /*keep_axes=*/true), shape);
 }
 
 std::vector<Sample> sum_samples() {
   const Tensor x = sample_tensor({2, 3, 4});
-  return {{"sum (2,3,4) all", [](const Tensors& t) { return sum(t[0]); }, {x}},
-          {"sum (2,3,4) axes 0,2",
-           [](const Tensors& t) {
-             return sum(t[0], {0, -1});
-           },
-           {x}},
-          {"broadcast (3,1) to (2,3,4)",
-           [](const Tensors& t) {
-             return broadcast_to(t[0], {2, 3, 4});
-           },
-           {sample_tensor({3, 1})}},
-          {"sum_to (2,3,4) to (3,1)",
-           [](const Tensors& t) {
-             return sum_to(t[0], {3, 1});
-           },
-           {x}}};
+  return {
+      {"sum (2,3,4) all", [](const Tensors& t) { return sum(t[0]); }, {x}},
+      {"sum (2,3,4) axes 0,2",
+       [](const Tensors& t) {
+         return sum(t[0], {0, -1});
+       },
+       {x}},
+      {"sum (0,3) axis 0", [](const Tensors& t) { return sum(t[0], {0}); }, {sample_tensor({0, 3})}},
+      {"broadcast (3,1) to (2,3,4)",
+       [](const Tensors& t) {
+         return broadcast_to(t[0], {2, 3, 4});
+       },
+       {sample_tensor({3, 1})}},
+      {"sum_to (2,3,4) to (3,1)",
+       [](const Tensors& t) {
+         return sum_to(t[0], {3, 1});
+       },
+       {x}},
+      {"sum_to (1,3) to (3)", [](const Tensors& t) { return sum_to(t[0], {3}); }, {sample_tensor({1, 3})}}};
 }
 
 }  // namespace stairgrad

@@ -13,7 +13,7 @@ struct Tanh final : Op {
     const Tensor y = v.output();
     return {v.grad() * (1 - y * y)};
   }
-  Saved saved() const override { return {.outputs = true}; }
+  Saved saved() const override { return {.outputs = {0}}; }
 };
 
 }  // namespace

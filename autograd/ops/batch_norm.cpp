@@ -1,0 +1,189 @@
+#include "batch_norm.h"
+
+#include <cmath>
+
+#include "../../kernels/norm.h"
+#include "../op_table.h"
+#include "../ops.h"
+#include "../recorder.h"
+
+namespace stairgrad {
+namespace {
+
+Axes batch_axes(const Tensor& x) {
+  Axes axes;
+  for (int i = 0; i < x.rank() - 1; ++i) axes.push_back(i);
+  return axes;
+}
+
+// (x - mean) / sqrt(var + eps), and the factor, with the statistics of the batch as functions of x.
+struct Normalised {
+  Tensor x, factor, mean, var;
+};
+Normalised normalise(const Tensor& x, double eps) {
+  const Axes axes = batch_axes(x);
+  const Tensor average = mean(x, axes), centred = x - average, variance = mean(square(centred), axes);
+  const Tensor factor = rsqrt(variance + eps);
+  return {centred * factor, factor, average, variance};
+}
+
+Tensor mask_by_relu(const Tensor& u, const Tensor& y) {
+  return pass_inside(u, y, 0, HUGE_VAL, /*closed=*/false);
+}
+
+// The fused first-order vjp. Inputs: x, gamma, mean, var, u and, with ReLU, y; mean, var and y are constants
+// that follow from x. Outputs: gradients of x, gamma, beta and, if asked for, of the skip.
+struct BatchNormBackward final : Op {
+  double eps;
+  bool relu, with_skip;
+
+  BatchNormBackward(double eps, bool relu, bool with_skip) : eps(eps), relu(relu), with_skip(with_skip) {}
+  std::string_view name() const override { return "batch_norm_backward"; }
+  bool mixed_types() const override { return true; }
+  Arrays forward(const Arrays& in) const override {
+    kernels::BatchNormGradients g = kernels::batch_norm_backward(in[0], in[2], in[3], in[1], eps, in[4],
+                                                                 relu ? in[5] : Array(), relu, with_skip);
+    Arrays out = {g.x, g.gamma, g.beta};
+    if (with_skip) out.push_back(g.skip);
+    return out;
+  }
+  Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
+  Saved saved() const override {
+    return {.inputs = relu ? std::vector<int>{0, 1, 2, 3, 4, 5} : std::vector<int>{0, 1, 2, 3, 4}};
+  }
+  // With n rows, h = (x - mean) r and r = 1 / sqrt(var + eps): gamma r (u - (sum(u) + h sum(u h)) / n).
+  Tensors decompose(const Tensors& in) const override {
+    const Tensor &x = in[0], &gamma = in[1];
+    const Tensor masked = relu ? mask_by_relu(in[4], in[5]) : in[4];
+    const Tensor u = cast(masked, gamma.dtype());
+    const Normalised h = normalise(cast(x, gamma.dtype()), eps);
+    const Axes axes = batch_axes(x);
+    const Tensor diff_beta = sum(u, axes), diff_gamma = sum(u * h.x, axes);
+    const double rows = static_cast<double>(x.size()) / static_cast<double>(gamma.size());
+    const Tensor diff_x = gamma * h.factor * (u - (diff_beta + h.x * diff_gamma) / rows);
+    Tensors out = {cast(diff_x, x.dtype()), diff_gamma, diff_beta};
+    if (with_skip) out.push_back(masked);
+    return out;
+  }
+};
+
+}  // namespace
+
+Arrays BatchNormOp::forward(const Arrays& in) const {
+  const Array skip = has_skip ? in[static_cast<size_t>(skip_input())] : Array();
+  if (!training) return {kernels::batch_norm(in[0], in[3], in[4], in[1], in[2], eps, skip, relu)};
+  const kernels::BatchStatistics batch = kernels::batch_statistics(in[0]);
+  return {kernels::batch_norm(in[0], batch.mean, batch.var, in[1], in[2], eps, skip, relu), batch.mean,
+          batch.var};
+}
+
+Saved BatchNormOp::saved() const {
+  if (training)
+    return {.inputs = {0, 1}, .outputs = relu ? std::vector<int>{0, 1, 2} : std::vector<int>{1, 2}};
+  return {.inputs = {0, 1, 3, 4}, .outputs = relu ? std::vector<int>{0} : std::vector<int>{}};
+}
+
+Tensors BatchNormOp::vjp(const Vjp& v) const {
+  const Tensor &x = v.input(0), &gamma = v.input(1), u = v.grad();
+  Tensors gradients(static_cast<size_t>(v.inputs()));
+  const bool needs_skip = has_skip && v.needs(skip_input());
+  if (training) {
+    Tensors in = {x, gamma, v.output(1), v.output(2), u};
+    if (relu) in.push_back(v.output(0).detach());
+    const bool mask_skip = needs_skip && relu;
+    Tensors found = stairgrad::apply(std::make_shared<BatchNormBackward>(eps, relu, mask_skip), in);
+    for (int i = 0; i < 3; ++i)
+      if (v.needs(i)) gradients[static_cast<size_t>(i)] = found[static_cast<size_t>(i)];
+    if (needs_skip) gradients[3] = mask_skip ? found[3] : u;
+    return gradients;
+  }
+  const Tensor masked = relu ? mask_by_relu(u, v.output(0).detach()) : u;
+  const Tensor wide = cast(masked, gamma.dtype()), factor = rsqrt(v.input(4) + eps);
+  if (v.needs(0)) gradients[0] = cast(wide * (gamma * factor), x.dtype());
+  if (v.needs(1)) gradients[1] = sum(wide * ((cast(x, gamma.dtype()) - v.input(3)) * factor), batch_axes(x));
+  if (v.needs(2)) gradients[2] = sum(wide, batch_axes(x));
+  if (needs_skip) gradients[5] = masked;
+  return gradients;
+}
+
+Tensors BatchNormOp::decompose(const Tensors& in) const {
+  const Tensor &gamma = in[1], &beta = in[2], x = cast(in[0], gamma.dtype());
+  Normalised h;
+  if (training)
+    h = normalise(x, eps);
+  else
+    h.x = (x - in[3]) * rsqrt(in[4] + eps);
+  Tensor y = h.x * gamma + beta;
+  if (has_skip) y = y + cast(in[static_cast<size_t>(skip_input())], gamma.dtype());
+  if (relu) y = stairgrad::relu(y);
+  y = cast(y, in[0].dtype());
+  return training ? Tensors{y, h.mean, h.var} : Tensors{y};
+}
+
+namespace {
+
+void check_arguments(const Tensor& x, const Tensors& per_channel, const Tensor& skip) {
+  check(x.rank() >= 2, "[batch_norm] x: got the shape ", x.shape(), ", expected (..., c)");
+  const DType type = x.dtype() == DType::bf16 ? DType::f32 : x.dtype();
+  for (const Tensor& t : per_channel)
+    check(t.shape() == Shape{x.shape().back()} && t.dtype() == type, "[batch_norm] parameters: got ",
+          name_of(t.dtype()), t.shape(), ", expected ", name_of(type), Shape{x.shape().back()},
+          " because x is ", name_of(x.dtype()), x.shape());
+  check(!skip.defined() || (skip.shape() == x.shape() && skip.dtype() == x.dtype()),
+        "[batch_norm] skip: got ", name_of(skip.dtype()), skip.shape(), ", expected ", name_of(x.dtype()),
+        x.shape(), " as x");
+}
+
+}  // namespace
+
+BatchNormResult batch_norm_train(const Tensor& x, const Tensor& gamma, const Tensor& beta,
+                                 const BatchNormOptions& options, const Tensor& skip) {
+  check_arguments(x, {gamma, beta}, skip);
+  check(x.size() > 0, "[batch_norm] got the empty batch ", x.shape(), ", which has no statistics");
+  Tensors in = {x, gamma, beta};
+  if (skip.defined()) in.push_back(skip);
+  Tensors out = stairgrad::apply(std::make_shared<BatchNormOp>(options.eps, options.relu, skip.defined(), true), in);
+  return {out[0], out[1], out[2]};
+}
+
+Tensor batch_norm_eval(const Tensor& x, const Tensor& gamma, const Tensor& beta, const Tensor& mean,
+                       const Tensor& var, const BatchNormOptions& options, const Tensor& skip) {
+  check_arguments(x, {gamma, beta, mean, var}, skip);
+  check(recording() == Recording::trace || (!mean.requires_grad() && !var.requires_grad()),
+        "[batch_norm] got mean or var that require a gradient, but they are constants here; detach() them");
+  Tensors in = {x, gamma, beta, mean, var};
+  if (skip.defined()) in.push_back(skip);
+  return apply_op(BatchNormOp(options.eps, options.relu, skip.defined(), false), in);
+}
+
+std::vector<Sample> batch_norm_samples() {
+  std::vector<Sample> samples;
+  // Only the activations are bf16 in bf16.
+  const auto parameter = [](const Tensor& t) { return t.dtype() == DType::bf16 ? cast(t, DType::f32) : t; };
+  for (const bool relu : {false, true})
+    for (const bool skip : {false, true}) {
+      const std::string label = text("(2,3,2,4)", relu ? " relu" : "", skip ? " skip" : "");
+      Tensors in = {sample_tensor({2, 3, 2, 4}, 1), sample_positive({4}, 2), sample_tensor({4}, 3)};
+      if (skip) in.push_back(sample_tensor({2, 3, 2, 4}, 4));
+      const BatchNormOptions options{1e-3, relu};
+      samples.push_back({"train " + label,
+                         [=](const Tensors& t) {
+                           return batch_norm_train(t[0], parameter(t[1]), parameter(t[2]), options,
+                                                   skip ? t[3] : Tensor())
+                               .y;
+                         },
+                         in});
+      samples.push_back({"eval " + label,
+                         [=](const Tensors& t) {
+                           const DType type = parameter(t[1]).dtype();
+                           const Tensor mean = cast(sample_tensor({4}, 5), type),
+                                        var = cast(sample_positive({4}, 6), type);
+                           return batch_norm_eval(t[0], parameter(t[1]), parameter(t[2]), mean, var, options,
+                                                  skip ? t[3] : Tensor());
+                         },
+                         in});
+    }
+  return samples;
+}
+
+}  // namespace stairgrad

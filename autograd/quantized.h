@@ -1,0 +1,36 @@
+// Values on an integer grid, as autograd sees them.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "../kernels/conv.h"
+#include "../kernels/grid.h"
+#include "tensor.h"
+
+namespace stairgrad {
+
+/// The grids of a tensor: one for all of it, or one for each slice of the outermost axis (output channel of a
+/// weight). Those of one tensor differ in scale only.
+using Grids = std::vector<Grid>;
+
+/// A quantized tensor: what a quantizer gives and what a quantized layer convolves.
+struct Quantized {
+  Tensor value;  ///< (code - zero_point) * scale as floats, with the quantizer's gradient
+  Grids grids;   ///< empty: not quantized after all, value is the tensor as it was
+
+  /// True if `value` lies on a grid.
+  bool on_grid() const { return !grids.empty(); }
+  /// code - zero_point of every element, doubled on the even symmetric grids so that it is an integer; as
+  /// f32, which holds it exactly. value = integers() * unit().
+  Array integers() const;
+  /// What one step of integers() is worth: scale, or scale / 2 on the even symmetric grids. One per grid.
+  Array unit() const;
+};
+
+/// Convolution of the integers of both sides with exact sums, times the product of the units: f32, the same
+/// on every machine. Gradients are those of conv2d(src.value, weights.value). Throws argument_error if src
+/// has more than one grid, if either has none, or if sums could exceed 2^24, where f32 is no longer exact.
+Tensor conv2d(const Quantized& src, const Quantized& weights, const Conv2dOptions& options = {});
+
+}  // namespace stairgrad
