@@ -1,0 +1,175 @@
+#include "image.h"
+
+#include <zlib.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+
+namespace stairgrad::data {
+namespace {
+
+// A small file may ask stb to unpack far more than its header declares, so its allocations count against a
+// budget. stb reports the refused allocation as an error.
+thread_local uint64_t stb_budget = 0;
+
+void* stb_allocate(uint64_t bytes) {
+  if (bytes > stb_budget) return nullptr;
+  stb_budget -= bytes;
+  return std::malloc(bytes);
+}
+
+void* stb_reallocate(void* block, uint64_t bytes) {
+  if (bytes > stb_budget) return nullptr;
+  stb_budget -= bytes;
+  return std::realloc(block, bytes);
+}
+
+}  // namespace
+}  // namespace stairgrad::data
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#define STBI_ONLY_JPEG
+#define STBI_ONLY_PNG
+#define STBI_NO_STDIO
+#define STBI_NO_HDR
+#define STBI_NO_LINEAR
+#define STBI_MALLOC(bytes) stairgrad::data::stb_allocate(bytes)
+#define STBI_REALLOC(block, bytes) stairgrad::data::stb_reallocate(block, bytes)
+#define STBI_FREE(block) std::free(block)
+#define STB_IMAGE_STATIC
+#define STB_IMAGE_IMPLEMENTATION
+#include <stb/stb_image.h>
+#define STBI_WRITE_NO_STDIO
+#define STB_IMAGE_WRITE_STATIC
+#define STB_IMAGE_WRITE_IMPLEMENTATION
+#include <stb/stb_image_write.h>
+#pragma GCC diagnostic pop
+
+namespace stairgrad::data {
+namespace {
+
+constexpr uint8_t png_signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+
+bool is_png(ByteView bytes) {
+  return bytes.size() >= 8 && std::equal(std::begin(png_signature), std::end(png_signature), bytes.begin());
+}
+bool is_jpeg(ByteView bytes) { return bytes.size() >= 2 && bytes[0] == 0xff && bytes[1] == 0xd8; }
+
+/// Walks the chunks up to IEND and verifies their checksums, which stb does not.
+void check_png(ByteView bytes, const std::string& path) {
+  Reader reader(path, bytes);
+  reader.seek(sizeof png_signature);
+  for (bool end = false; !end;) {
+    const uint64_t start = reader.offset();
+    const uint32_t length = reader.u32_be("the length of a PNG chunk");
+    const ByteView chunk = reader.take(uint64_t{length} + 4, "a PNG chunk");
+    const uLong computed = crc32(crc32(0, nullptr, 0), chunk.data(), static_cast<uInt>(chunk.size()));
+    const std::string name(chunk.begin(), chunk.begin() + 4);
+    if (reader.u32_be("the checksum of a PNG chunk") != computed)
+      throw format_error(path, start, "the checksum of a PNG chunk is wrong: the file is damaged");
+    end = name == "IEND";
+  }
+  if (reader.left() > 0) reader.fail(reader.left(), " bytes follow the end of the PNG picture");
+}
+
+/// Walks the segments and the coded data up to the end marker FF D9: stb fills in what is missing before it.
+void check_jpeg(ByteView bytes, const std::string& path) {
+  constexpr int end_of_image = 0xd9, start_of_scan = 0xda, first_restart = 0xd0, last_restart = 0xd7;
+  Reader reader(path, bytes);
+  reader.seek(2);
+  for (;;) {
+    if (reader.u8("a JPEG marker") != 0xff) {
+      reader.seek(reader.offset() - 1);
+      reader.fail("expected a JPEG marker (FF), got another byte: the file is damaged");
+    }
+    int marker = 0xff;
+    while (marker == 0xff) marker = reader.u8("a JPEG marker");  // any number of FF may precede it
+    if (marker == end_of_image) return;
+    const uint16_t length = reader.u16_be("the length of a JPEG segment");
+    if (length < 2) reader.fail("got a JPEG segment of ", length, " bytes, expected at least 2");
+    reader.take(length - 2u, "a JPEG segment");
+    if (marker != start_of_scan) continue;
+    // Coded data runs to the next marker that is neither a stuffed FF 00 nor a restart.
+    for (uint8_t previous = 0;;) {
+      const uint8_t byte = reader.u8("the coded data of a JPEG picture (its end marker FF D9 is missing)");
+      if (previous == 0xff && byte != 0 && byte != 0xff && (byte < first_restart || byte > last_restart))
+        break;
+      previous = byte;
+    }
+    reader.seek(reader.offset() - 2);
+  }
+}
+
+}  // namespace
+
+Array read_image(const std::string& path, const ImageLimits& limits) {
+  return decode_image(read_file(path, limits.file_bytes), path, limits);
+}
+
+Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& limits) {
+  const auto refuse = [&](const std::string& reason) { throw format_error(path, 0, reason); };
+  if (!is_png(bytes) && !is_jpeg(bytes)) refuse("this is neither a PNG nor a JPEG picture" + hint(bytes));
+  if (bytes.size() > std::min<uint64_t>(limits.file_bytes, INT32_MAX))
+    refuse(text("the file has ", bytes.size(), " bytes, the limit is ", limits.file_bytes));
+  is_png(bytes) ? check_png(bytes, path) : check_jpeg(bytes, path);
+
+  const auto length = static_cast<int>(bytes.size());
+  int w = 0, h = 0, stored = 0;
+  stb_budget = uint64_t{1} << 20;
+  if (!stbi_info_from_memory(bytes.data(), length, &w, &h, &stored))
+    refuse(text("the picture cannot be read (", stbi_failure_reason(),
+                "); only 8 or 16-bit PNG and 8-bit Huffman-coded JPEG are supported"));
+  if (w < 1 || h < 1) refuse(text("got a picture of ", w, " x ", h, " pixels"));
+  if (w > limits.edge || h > limits.edge || int64_t{w} * h > limits.pixels)
+    refuse(text("got a picture of ", w, " x ", h, " pixels, the limits are ", limits.edge,
+                " for an edge and ", limits.pixels, " in all"));
+
+  // Generous for any honest file: 16-bit RGBA as unpacked, unfiltered and converted, or progressive
+  // coefficients.
+  constexpr uint64_t bytes_per_pixel = 64, fixed = uint64_t{8} << 20;
+  stb_budget = bytes_per_pixel * static_cast<uint64_t>(w) * static_cast<uint64_t>(h) + fixed;
+  const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
+      stbi_load_from_memory(bytes.data(), length, &w, &h, &stored, 3), std::free);
+  if (!pixels) refuse(text("the picture cannot be decoded (", stbi_failure_reason(), ")"));
+  Array image({h, w, 3}, DType::u8);
+  std::copy_n(pixels.get(), image.size(), image.data<uint8_t>());
+  return image;
+}
+
+Bytes encode_png(const Array& image) {
+  check(image.dtype() == DType::u8 && image.rank() == 3 && image.size() > 0 &&
+            (image.dim(2) == 1 || image.dim(2) == 3 || image.dim(2) == 4),
+        "[png] got ", name_of(image.dtype()), image.shape(),
+        ", expected u8 (h, w, 1), (h, w, 3) or (h, w, 4)");
+  Bytes bytes;
+  const auto append = [](void* context, void* data, int size) {
+    const auto* first = static_cast<const uint8_t*>(data);
+    static_cast<Bytes*>(context)->insert(static_cast<Bytes*>(context)->end(), first, first + size);
+  };
+  const int h = static_cast<int>(image.dim(0)), w = static_cast<int>(image.dim(1)),
+            c = static_cast<int>(image.dim(2));
+  const bool written = stbi_write_png_to_func(append, &bytes, w, h, c, image.data<uint8_t>(), w * c);
+  check(written, "[png] stb_image_write could not encode a picture of ", image.shape());
+  return bytes;
+}
+
+void write_png(const std::string& path, const Array& image) { atomic_write(path, encode_png(image)); }
+
+std::string base64(ByteView bytes) {
+  constexpr char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  out.reserve((bytes.size() + 2) / 3 * 4);
+  for (size_t i = 0; i < bytes.size(); i += 3) {
+    const size_t count = std::min<size_t>(3, bytes.size() - i);
+    uint32_t group = 0;
+    for (size_t j = 0; j < 3; ++j) group = group << 8 | (j < count ? bytes[i + j] : 0u);
+    for (size_t j = 0; j < 4; ++j) out += j <= count ? digits[group >> (18 - 6 * j) & 63] : '=';
+  }
+  return out;
+}
+
+}  // namespace stairgrad::data

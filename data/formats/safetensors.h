@@ -1,0 +1,41 @@
+// Safetensors (https://github.com/huggingface/safetensors): the length of a JSON header as a little-endian
+// 64-bit number, the header {name: {dtype, shape, data_offsets}}, then the elements of all tensors without
+// gaps.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "../../kernels/array.h"
+#include "file.h"
+
+namespace stairgrad::data {
+
+/// Named arrays and free text about them.
+struct SafeTensors {
+  std::map<std::string, Array> tensors;
+  std::map<std::string, std::string> metadata;
+};
+
+/// Which files may hold weights. Arrays with four extents are (oc, kh, kw, ic / groups) here and differently
+/// elsewhere, and nothing but the file's word tells them apart.
+enum class Layout {
+  ohwi,  ///< a 4-D tensor is refused unless the metadata says layout: ohwi
+  any    ///< for an importer that knows the layout of the file
+};
+
+/// Reads a whole file: F32, BF16, F64, U8, I8, I32 as they are, F16 as f32, I64 as s32 if all values fit.
+/// Throws format_error naming the tensor for every break of the format (overlaps, gaps, sizes, duplicate
+/// names, ...).
+SafeTensors load_safetensors(const std::string& path, Layout layout = Layout::ohwi);
+SafeTensors parse_safetensors(ByteView bytes, const std::string& path, Layout layout = Layout::ohwi);
+
+/// Writes the file as a whole (atomic_write), with layout: ohwi in its metadata unless `content` says
+/// otherwise.
+void save_safetensors(const std::string& path, const SafeTensors& content);
+Bytes encode_safetensors(const SafeTensors& content);
+
+/// Number of NaN and infinite elements.
+int64_t count_not_finite(const SafeTensors& content);
+
+}  // namespace stairgrad::data
