@@ -1,0 +1,185 @@
+#include "checkpoint.h"
+
+#include "../data/formats/json.h"
+#include "../data/formats/safetensors.h"
+
+namespace stairgrad::nn {
+namespace {
+
+using data::Json;
+using data::SafeTensors;
+
+constexpr const char* version = "1";
+constexpr const char* model_format = "stairgrad.model";
+constexpr const char* checkpoint_format = "stairgrad.checkpoint";
+constexpr const char* prefix = "stairgrad.";
+
+void label(SafeTensors& file, const char* format) {
+  file.metadata["stairgrad.format"] = format;
+  file.metadata["stairgrad.version"] = version;
+}
+
+std::string entry(const SafeTensors& file, const std::string& path, const std::string& key) {
+  const auto found = file.metadata.find(key);
+  if (found == file.metadata.end()) throw format_error(path, 0, "its metadata have no entry " + key);
+  return found->second;
+}
+
+SafeTensors open(const std::string& path, const std::string& format) {
+  SafeTensors file = data::load_safetensors(path);
+  const std::string got = entry(file, path, "stairgrad.format"),
+                    its_version = entry(file, path, "stairgrad.version");
+  if (got != format) throw format_error(path, 0, text("it is a ", got, " file, expected ", format));
+  if (its_version != version)
+    throw format_error(path, 0, text("it has version ", its_version, " of the format, expected ", version));
+  return file;
+}
+
+Json parse(const SafeTensors& file, const std::string& path, const std::string& key) {
+  const std::string words = entry(file, path, key);
+  const data::ByteView bytes(reinterpret_cast<const uint8_t*>(words.data()), words.size());
+  Json json = data::parse_json(bytes, path + ", " + key);
+  if (!json.is_object()) throw format_error(path, 0, key + " is not an object");
+  return json;
+}
+
+// Notes are the metadata that are not ours.
+std::map<std::string, std::string> notes_of(const SafeTensors& file) {
+  std::map<std::string, std::string> notes;
+  for (const auto& [key, value] : file.metadata)
+    if (key != "layout" && !key.starts_with(prefix)) notes[key] = value;
+  return notes;
+}
+
+void add_notes(SafeTensors& file, const std::map<std::string, std::string>& notes) {
+  for (const auto& [key, value] : notes) {
+    check(key != "layout" && !key.starts_with(prefix), "[save] got the note ", key,
+          "; layout and names that begin with stairgrad. are taken");
+    file.metadata[key] = value;
+  }
+}
+
+ModelInfo info_of(const SafeTensors& file, const std::string& path) {
+  ModelInfo info;
+  info.model = entry(file, path, "stairgrad.model");
+  const Json json = parse(file, path, "stairgrad.options");
+  const auto natural = [&](const char* key) {
+    const auto found = json.find(key);
+    if (found == json.end() || !found->is_number_unsigned() || *found == 0 || *found > 1'000'000)
+      throw format_error(path, 0,
+                         text("stairgrad.options: ", key, " is missing or not a number from 1 to 1000000"));
+    return found->get<int64_t>();
+  };
+  info.options.in_channels = natural("in_channels");
+  info.options.image_size = natural("image_size");
+  info.options.classes = natural("classes");
+  const auto width = json.find("width");
+  if (width == json.end() || !width->is_number() ||
+      !(width->get<double>() > 0 && width->get<double>() <= 1000))
+    throw format_error(path, 0, "stairgrad.options: width is missing or not a number above 0 and up to 1000");
+  info.options.width = width->get<double>();
+  info.notes = notes_of(file);
+  return info;
+}
+
+StateMismatch fill(Module& model, const SafeTensors& file, const std::string& path, bool partial) {
+  try {
+    return model.load_state(file.tensors, partial);
+  } catch (const argument_error& error) {
+    throw format_error(path, 0, error.what());
+  }
+}
+
+}  // namespace
+
+void save_model(const std::string& path, const Module& model, const ModelInfo& info) {
+  SafeTensors file{model.state(), {}};
+  label(file, model_format);
+  add_notes(file, info.notes);
+  const ModelOptions& o = info.options;
+  file.metadata["stairgrad.model"] = info.model;
+  file.metadata["stairgrad.options"] = Json{
+      {"in_channels", o.in_channels},
+      {"image_size", o.image_size},
+      {"classes", o.classes},
+      {"width", o.width}}.dump();
+  data::save_safetensors(path, file);
+}
+
+ModelInfo read_model_info(const std::string& path) { return info_of(open(path, model_format), path); }
+
+std::unique_ptr<Model> load_model(const std::string& path) {
+  const SafeTensors file = open(path, model_format);
+  const ModelInfo info = info_of(file, path);
+  std::unique_ptr<Model> model;
+  try {
+    model = make_model(info.model, info.options);
+  } catch (const argument_error& error) {
+    throw format_error(path, 0, error.what());
+  }
+  fill(*model, file, path, /*partial=*/false);
+  return model;
+}
+
+StateMismatch load_weights(const std::string& path, Module& model, bool partial) {
+  return fill(model, open(path, model_format), path, partial);
+}
+
+void save_checkpoint(const std::string& path, const Checkpoint& checkpoint) {
+  SafeTensors file;
+  label(file, checkpoint_format);
+  add_notes(file, checkpoint.notes);
+  file.metadata["stairgrad.counters"] = Json(checkpoint.counters).dump();
+  for (const auto& [part, state] : checkpoint.parts) {
+    check(part.find('/') == std::string::npos, "[save_checkpoint] got the part ", part,
+          ", expected a name without /");
+    for (const auto& [name, array] : state) file.tensors[part + '/' + name] = array;
+  }
+  data::save_safetensors(path, file);
+}
+
+Checkpoint load_checkpoint(const std::string& path) {
+  const SafeTensors file = open(path, checkpoint_format);
+  Checkpoint checkpoint;
+  checkpoint.notes = notes_of(file);
+  const Json counters = parse(file, path, "stairgrad.counters");
+  for (const auto& [name, value] : counters.items()) {
+    if (!value.is_number_integer())
+      throw format_error(path, 0, "the counter " + name + " is not a whole number");
+    checkpoint.counters[name] = value.get<int64_t>();
+  }
+  for (const auto& [name, array] : file.tensors) {
+    const size_t slash = name.find('/');
+    if (slash == std::string::npos) throw format_error(path, 0, "the array " + name + " belongs to no part");
+    checkpoint.parts[name.substr(0, slash)][name.substr(slash + 1)] = array;
+  }
+  return checkpoint;
+}
+
+void restore(const Checkpoint& checkpoint, Checkpoint& current) {
+  std::string differences;
+  const auto add = [&](const auto&... words) {
+    differences += text(differences.empty() ? "" : "; ", words...);
+  };
+  for (const auto& [part, state] : current.parts) {
+    const auto found = checkpoint.parts.find(part);
+    const StateMismatch mismatch =
+        compare(state, found == checkpoint.parts.end() ? State{} : found->second, /*same_types=*/true);
+    if (!mismatch.none()) add("in the part ", part, ", ", mismatch.str());
+  }
+  for (const auto& [part, state] : checkpoint.parts)
+    if (!current.parts.count(part)) add("it has a part ", part, ", which this run has not");
+  for (const auto& [name, value] : current.counters)
+    if (!checkpoint.counters.count(name)) add("it has no counter ", name);
+  for (const auto& [name, value] : current.notes) {
+    const auto found = checkpoint.notes.find(name);
+    const std::string saved = found == checkpoint.notes.end() ? "nothing" : found->second;
+    if (saved != value) add("its ", name, " is ", saved, ", that of this run ", value);
+  }
+  check(differences.empty(), "[restore] the checkpoint is of another run: ", differences);
+  for (auto& [part, state] : current.parts)
+    for (auto& [name, array] : state) array.assign(checkpoint.parts.at(part).at(name));
+  for (auto& [name, value] : current.counters) value = checkpoint.counters.at(name);
+}
+
+}  // namespace stairgrad::nn

@@ -1,0 +1,52 @@
+// A network as a chain of blocks.
+#pragma once
+
+#include "module.h"
+
+namespace stairgrad::nn {
+
+/// One link of the chain.
+struct Block {
+  std::string name;
+  std::function<Tensor(const Tensor&)> run;
+};
+
+/// (n, h, w, c) images -> (n, classes) logits. The blocks are where reconstruction, tails and bit selectors
+/// cut; the last one, the head, reads the last feature map.
+class Model : public Layer {
+ public:
+  Tensor forward(const Tensor& x) override { return forward(x, 0, blocks().size()); }
+  /// Runs blocks [from, to).
+  Tensor forward(const Tensor& x, size_t from, size_t to);
+
+  const std::vector<Block>& blocks() const { return blocks_; }
+  /// Index of the head: forward(x, 0, head()) is the last feature map.
+  size_t head() const { return blocks_.size() - 1; }
+  /// Shape of `batch` images.
+  Shape input_shape(int64_t batch = 1) const;
+
+ protected:
+  explicit Model(const Shape& image_shape) : image_shape_(image_shape) {}
+  void add_block(std::string name, std::function<Tensor(const Tensor&)> run) {
+    blocks_.push_back({std::move(name), std::move(run)});
+  }
+
+ private:
+  Shape image_shape_;  // (h, w, c)
+  std::vector<Block> blocks_;
+};
+
+/// What the zoo can make.
+struct ModelOptions {
+  int64_t in_channels = 3;
+  int64_t image_size = 32;
+  int64_t classes = 10;
+  double width = 1;  ///< multiplies the number of channels
+};
+
+/// A model of the zoo, by name, with zero parameters: initialise() it or load its state. Throws
+/// argument_error that lists the names for an unknown one.
+std::unique_ptr<Model> make_model(const std::string& name, const ModelOptions& options = {});
+std::vector<std::string> model_names();
+
+}  // namespace stairgrad::nn

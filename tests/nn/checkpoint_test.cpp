@@ -1,0 +1,160 @@
+// Files of models and of training runs.
+#include "../../nn/checkpoint.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+
+#include "../../data/formats/safetensors.h"
+#include "../../nn/average.h"
+
+using namespace stairgrad;
+using namespace stairgrad::nn;
+
+namespace {
+
+struct Folder {
+  Folder() { std::filesystem::create_directories(path); }
+  ~Folder() { std::filesystem::remove_all(path); }
+  std::string file(const std::string& name) const { return (path / name).string(); }
+  std::filesystem::path path = std::filesystem::temp_directory_path() / "stairgrad_checkpoint_test";
+};
+
+std::map<std::string, std::vector<double>> values(const State& state) {
+  std::map<std::string, std::vector<double>> all;
+  for (const auto& [name, array] : state) all[name] = array.to_vector();
+  return all;
+}
+
+template <class Body>
+std::string message_of(Body&& body) {
+  try {
+    body();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+bool contains(const std::string& words, const std::string& part) { return words.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("a model file makes the model again") {
+  const Folder folder;
+  const ModelInfo info{"resnet8b", {.in_channels = 1, .image_size = 28, .classes = 7, .width = 0.25}, {{"seed", "5"}}};
+  const auto model = make_model(info.model, info.options);
+  initialise(*model, 5);
+  save_model(folder.file("m"), *model, info);
+
+  const ModelInfo read = read_model_info(folder.file("m"));
+  CHECK(read.model == info.model);
+  CHECK(read.notes == info.notes);
+  CHECK(read.options.width == 0.25);
+  const auto again = load_model(folder.file("m"));
+  CHECK(again->input_shape() == model->input_shape());
+  CHECK(values(again->state()) == values(model->state()));
+}
+
+TEST_CASE("weights of another network are refused with every name, or taken in part") {
+  const Folder folder;
+  const auto model = make_model("resnet8", {.classes = 10}), other = make_model("resnet8", {.classes = 4});
+  initialise(*model, 1);
+  save_model(folder.file("m"), *model, {"resnet8", {}, {}});
+  const auto before = values(other->state());
+  const std::string message = message_of([&] { load_weights(folder.file("m"), *other); });
+  CHECK(contains(message, folder.file("m")));
+  CHECK(contains(message, "linear.weight (got (10,64), expected (4,64))"));
+  CHECK(contains(message, "linear.bias (got (10), expected (4))"));
+  CHECK(values(other->state()) == before);
+
+  CHECK(load_weights(folder.file("m"), *other, /*partial=*/true).misshaped.size() == 2);
+  CHECK(other->state().at("conv1.weight").to_vector() == model->state().at("conv1.weight").to_vector());
+}
+
+TEST_CASE("files that are no model files are refused") {
+  const Folder folder;
+  const auto model = make_model("resnet8");
+  const auto write = [&](std::map<std::string, std::string> metadata) {
+    data::save_safetensors(folder.file("m"), {model->state(), std::move(metadata)});
+    return message_of([&] { load_model(folder.file("m")); });
+  };
+  const std::string options = R"({"classes":10,"image_size":32,"in_channels":3,"width":1.0})";
+  std::map<std::string, std::string> good = {{"stairgrad.format", "stairgrad.model"},
+                                             {"stairgrad.version", "1"},
+                                             {"stairgrad.model", "resnet8"},
+                                             {"stairgrad.options", options}};
+  CHECK(write(good) == "no error");
+  const auto with = [&](const char* key, const char* value) {
+    auto metadata = good;
+    metadata[key] = value;
+    return write(metadata);
+  };
+  CHECK(contains(write({}), "no entry stairgrad.format"));
+  CHECK(contains(with("stairgrad.format", "stairgrad.checkpoint"), "is a stairgrad.checkpoint file"));
+  CHECK(contains(with("stairgrad.version", "2"), "version 2"));
+  CHECK(contains(with("stairgrad.model", "vgg"), "vgg"));
+  for (const char* bad : {"{", "[]", "{}", R"({"classes":-1,"image_size":32,"in_channels":3,"width":1})",
+                          R"({"classes":10,"image_size":32,"in_channels":3,"width":0})",
+                          R"({"classes":10,"image_size":32.5,"in_channels":3,"width":1})"}) {
+    CAPTURE(bad);
+    CHECK(with("stairgrad.options", bad) != "no error");
+  }
+  CHECK_THROWS_AS(save_model(folder.file("m"), *model, {"resnet8", {}, {{"layout", "oihw"}}}), argument_error);
+}
+
+TEST_CASE("a checkpoint makes the round trip") {
+  const Folder folder;
+  const auto from = make_model("resnet8", {.width = 0.25}), to = make_model("resnet8", {.width = 0.25});
+  initialise(*from, 1);
+  initialise(*to, 2);
+  const Checkpoint saved{{{"model", from->state()}, {"empty", {}}}, {{"step", -3}, {"epoch", 1}}, {{"name", "r"}}};
+  save_checkpoint(folder.file("c"), saved);
+  Checkpoint current{{{"model", to->state()}, {"empty", {}}}, {{"step", 0}, {"epoch", 0}}, {{"name", "r"}}};
+  restore(load_checkpoint(folder.file("c")), current);
+  CHECK(values(to->state()) == values(from->state()));
+  CHECK(current.counters == saved.counters);
+  CHECK_THROWS_AS(load_weights(folder.file("c"), *to), format_error);
+}
+
+TEST_CASE("a checkpoint of another run is refused with every difference") {
+  const auto model = make_model("resnet8", {.width = 0.25});
+  initialise(*model, 1);
+  const auto before = values(model->state());
+  State changed = model->state();
+  changed.erase("conv1.weight");
+  changed["linear.bias"] = Array::zeros({10}, DType::f64);
+  const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}}, {}, {{"name", "r"}}};
+  Checkpoint current{{{"model", model->state()}}, {{"step", 7}}, {{"name", "s"}, {"seed", "1"}}};
+  const std::string message = message_of([&] { restore(saved, current); });
+  for (const char* part : {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))", "a part average",
+                           "no counter step", "its name is r, that of this run s", "its seed is nothing"})
+    CHECK_MESSAGE(contains(message, part), part, " is not in: ", message);
+  CHECK(values(model->state()) == before);
+  CHECK(current.counters.at("step") == 7);
+}
+
+TEST_CASE("the moving average follows, is swapped in and out, and is part of a checkpoint") {
+  const auto model = make_model("resnet8", {.width = 0.25});
+  initialise(*model, 1);
+  WeightAverage average(*model, 0.75);
+  Array bias = model->state().at("linear.bias");
+  double expected = 0;
+  for (int t = 0; t < 6; ++t) {
+    bias.assign(Array::full({10}, t + 1));
+    average.update();
+    const double decay = std::min(0.75, (1.0 + t) / (10.0 + t));
+    expected = decay * expected + (1 - decay) * (t + 1);
+  }
+  average.swap();
+  CHECK(bias.to_vector()[9] == doctest::Approx(expected));
+  average.swap();
+  CHECK(bias.to_vector()[9] == 6);
+
+  WeightAverage other(*model, 0.75);
+  Checkpoint current{{{"average", other.state()}}, {}, {}};
+  restore({{{"average", average.state()}}, {}, {}}, current);
+  other.update();
+  average.update();
+  CHECK(values(other.state()) == values(average.state()));
+}
