@@ -1,0 +1,328 @@
+#include "model_file.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "../../data/formats/json.h"
+#include "../../data/formats/safetensors.h"
+
+namespace stairgrad::quant::integer {
+namespace {
+
+using data::Json;
+
+constexpr int version = 1;
+constexpr const char* metadata_key = "stairgrad.integer_model";
+
+// --- packed codes: weight = offset + step * q with q of `bits` bits, least significant bits first ---
+
+struct Packing {
+  int bits, step, offset;
+};
+
+// The even symmetric grids have odd codes only; all others count in ones.
+Packing packing_of(const Array& weights, int bits) {
+  const int8_t* w = weights.data<int8_t>();
+  if (bits == 8) return {8, 1, -128};
+  const bool odd = std::all_of(w, w + weights.size(), [](int8_t code) { return code % 2 != 0; });
+  return odd ? Packing{bits, 2, -((1 << bits) - 1)} : Packing{bits, 1, -(1 << (bits - 1))};
+}
+
+Array pack(const Array& weights, const Packing& p) {
+  Array packed = Array::zeros({(weights.size() * p.bits + 7) / 8}, DType::u8);
+  uint8_t* out = packed.data<uint8_t>();
+  for (int64_t i = 0; i < weights.size(); ++i) {
+    const int q = (weights.data<int8_t>()[i] - p.offset) / p.step;
+    check(q >= 0 && q < (1 << p.bits) && p.offset + p.step * q == weights.data<int8_t>()[i],
+          "[integer model] the weight code ", int{weights.data<int8_t>()[i]}, " does not fit ", p.bits,
+          " bits");
+    for (int bit = 0; bit < p.bits; ++bit)
+      if (q >> bit & 1) out[(i * p.bits + bit) / 8] |= static_cast<uint8_t>(1 << ((i * p.bits + bit) % 8));
+  }
+  return packed;
+}
+
+Array unpack(const Array& packed, const Shape& shape, const Packing& p) {
+  Array weights(shape, DType::s8);
+  const uint8_t* in = packed.data<uint8_t>();
+  for (int64_t i = 0; i < weights.size(); ++i) {
+    int q = 0;
+    for (int bit = 0; bit < p.bits; ++bit)
+      q |= (in[(i * p.bits + bit) / 8] >> ((i * p.bits + bit) % 8) & 1) << bit;
+    weights.data<int8_t>()[i] = static_cast<int8_t>(p.offset + p.step * q);
+  }
+  return weights;
+}
+
+// --- JSON out ---
+
+template <class T>
+Json list(const T& values) {
+  return Json(std::vector<std::decay_t<decltype(*values.begin())>>(values.begin(), values.end()));
+}
+
+Json to_json(const Value& v) {
+  Json json = {{"name", v.name}, {"shape", list(v.shape)}, {"codes", v.codes}};
+  if (v.codes)
+    json.update(
+        {{"bits", v.bits}, {"scale", v.grid.scale}, {"zero_point", v.grid.zero_point}, {"hi", v.grid.hi}});
+  return json;
+}
+
+struct LayerWriter {
+  data::SafeTensors& file;
+
+  Json operator()(const Encode&) const { return {{"op", "encode"}}; }
+  Json operator()(const Remap& r) const { return {{"op", "remap"}, {"table", r.table}}; }
+  Json operator()(const AveragePool& p) const { return {{"op", "average_pool"}, {"b", p.b}, {"m", p.m}}; }
+  Json operator()(const MaxPool& p) const {
+    return {{"op", "max_pool"},
+            {"kernel", p.options.kernel},
+            {"stride", p.options.stride},
+            {"padding", p.options.padding}};
+  }
+  Json operator()(const Subsample& s) const {
+    return {{"op", "subsample"}, {"stride", s.stride}, {"before", s.before}, {"after", s.after}};
+  }
+  Json operator()(const Convolution& c) const {
+    const Packing p = packing_of(c.weights, c.weight_bits);
+    file.tensors[c.name + ".weights"] = pack(c.weights, p);
+    file.tensors[c.name + ".b"] = c.b;
+    file.tensors[c.name + ".m"] = c.m;
+    return {{"op", "convolution"},
+            {"name", c.name},
+            {"weights", list(c.weights.shape())},
+            {"weight_bits", c.weight_bits},
+            {"weight_step", p.step},
+            {"weight_offset", p.offset},
+            {"stride", c.options.stride},
+            {"padding", c.options.padding},
+            {"dilation", c.options.dilation},
+            {"groups", c.options.groups},
+            {"lo", c.lo},
+            {"hi", c.hi},
+            {"skip", c.skip},
+            {"skip_ratio", c.skip_ratio}};
+  }
+};
+
+// --- JSON in: every number is checked for type and range before it is used ---
+
+class Fields {
+ public:
+  Fields(const Json& object, const std::string& path) : object_(object), path_(path) {
+    if (!object.is_object()) fail("expected an object in the graph");
+  }
+  const Json& at(const char* key) const {
+    const auto found = object_.find(key);
+    if (found == object_.end()) fail(std::string("the graph lacks '") + key + "'");
+    return *found;
+  }
+  std::string string(const char* key) const {
+    if (!at(key).is_string()) fail(std::string("'") + key + "' is not a string");
+    return at(key).get<std::string>();
+  }
+  int64_t integer(const char* key, int64_t low, int64_t high) const {
+    return integer(at(key), key, low, high);
+  }
+  float number(const char* key) const {
+    if (!at(key).is_number()) fail(std::string("'") + key + "' is not a number");
+    return at(key).get<float>();
+  }
+  bool boolean(const char* key) const {
+    if (!at(key).is_boolean()) fail(std::string("'") + key + "' is not true or false");
+    return at(key).get<bool>();
+  }
+  std::vector<int64_t> integers(const char* key, size_t min_count, size_t max_count, int64_t low,
+                                int64_t high) const {
+    const Json& json = at(key);
+    if (!json.is_array() || json.size() < min_count || json.size() > max_count)
+      fail(std::string("'") + key + "' is not a list of the right length");
+    std::vector<int64_t> values;
+    for (const Json& element : json) values.push_back(integer(element, key, low, high));
+    return values;
+  }
+  template <size_t n>
+  std::array<int64_t, n> fixed(const char* key, int64_t low, int64_t high) const {
+    const std::vector<int64_t> values = integers(key, n, n, low, high);
+    std::array<int64_t, n> result{};
+    std::copy(values.begin(), values.end(), result.begin());
+    return result;
+  }
+  [[noreturn]] void fail(const std::string& reason) const {
+    throw format_error(path_, 0, "integer model: " + reason);
+  }
+
+ private:
+  int64_t integer(const Json& json, const char* key, int64_t low, int64_t high) const {
+    const bool fits =
+        json.is_number_integer() &&
+        (!json.is_number_unsigned() || json.get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()});
+    if (!fits || json.get<int64_t>() < low || json.get<int64_t>() > high)
+      fail(text("'", key, "': got ", json.dump(), ", expected an integer in ", low, " .. ", high));
+    return json.get<int64_t>();
+  }
+
+  const Json& object_;
+  const std::string& path_;
+};
+
+constexpr int64_t max_extent = 1 << 16, max_elements = int64_t{1} << 28;
+
+Shape shape_of(const Fields& f, const char* key, size_t rank) {
+  const Shape shape(f.integers(key, rank, rank, 1, max_extent));
+  int64_t elements = 1;
+  for (const int64_t extent : shape)
+    if ((elements *= extent) > max_elements) f.fail(text("the shape ", shape, " has too many elements"));
+  return shape;
+}
+
+Value read_value(const Fields& f) {
+  Value v{f.string("name"), shape_of(f, "shape", 3), f.boolean("codes"), 0, {}};
+  if (!v.codes) return v;
+  v.bits = static_cast<int>(f.integer("bits", 1, 8));
+  v.grid = {f.number("scale"), f.number("zero_point"), 0, static_cast<int>(f.integer("hi", 1, 255))};
+  return v;
+}
+
+class LayerReader {
+ public:
+  LayerReader(const data::SafeTensors& file, int last_value) : file_(file), last_value_(last_value) {}
+
+  Layer read(const Fields& f) const {
+    const std::string op = f.string("op");
+    const int src = value(f, "src"), dst = value(f, "dst");
+    if (op == "encode") return Encode{src, dst};
+    if (op == "average_pool") return AveragePool{src, dst, f.number("b"), f.number("m")};
+    if (op == "max_pool") {
+      Pool2dOptions options;
+      options.kernel = f.fixed<2>("kernel", 1, max_extent);
+      options.stride = f.fixed<2>("stride", 1, max_extent);
+      options.padding = f.fixed<2>("padding", 0, max_extent);
+      return MaxPool{src, dst, options};
+    }
+    if (op == "subsample")
+      return Subsample{src, dst, f.fixed<2>("stride", 1, max_extent), f.integer("before", 0, max_extent),
+                       f.integer("after", 0, max_extent)};
+    if (op == "remap") {
+      Remap remap{src, dst, {}};
+      const std::vector<int64_t> table = f.integers("table", 256, 256, 0, 255);
+      std::transform(table.begin(), table.end(), remap.table.begin(),
+                     [](int64_t code) { return static_cast<uint8_t>(code); });
+      return remap;
+    }
+    if (op != "convolution") f.fail("unknown op '" + op + "'; the file was made by a newer version");
+    return convolution(f, src, dst);
+  }
+
+ private:
+  int value(const Fields& f, const char* key, int lowest = 0) const {
+    return static_cast<int>(f.integer(key, lowest, last_value_));
+  }
+
+  const Array& tensor(const Fields& f, const std::string& name, DType type, const Shape& shape) const {
+    const auto found = file_.tensors.find(name);
+    if (found == file_.tensors.end()) f.fail("the tensor " + name + " is missing");
+    if (found->second.dtype() != type || !(found->second.shape() == shape))
+      f.fail(text("the tensor ", name, " is ", name_of(found->second.dtype()), found->second.shape(),
+                  ", expected ", name_of(type), shape));
+    return found->second;
+  }
+
+  Convolution convolution(const Fields& f, int src, int dst) const {
+    Convolution c;
+    c.name = f.string("name");
+    c.src = src;
+    c.dst = dst;
+    c.skip = value(f, "skip", -1);
+    c.options = {f.fixed<2>("stride", 1, max_extent), f.fixed<4>("padding", 0, max_extent),
+                 f.fixed<2>("dilation", 1, max_extent), f.integer("groups", 1, max_extent)};
+    c.weight_bits = static_cast<int>(f.integer("weight_bits", 1, 8));
+    c.lo = static_cast<int>(f.integer("lo", 0, 255));
+    c.hi = static_cast<int>(f.integer("hi", 0, 255));
+    c.skip_ratio = f.number("skip_ratio");
+    const Packing packing{c.weight_bits, static_cast<int>(f.integer("weight_step", 1, 2)),
+                          static_cast<int>(f.integer("weight_offset", -128, 0))};
+    if (packing.offset + packing.step * ((1 << packing.bits) - 1) > 127)
+      f.fail("the weight codes of " + c.name + " exceed 127");
+    const Shape shape = shape_of(f, "weights", 4);
+    const Array& packed = tensor(f, c.name + ".weights", DType::u8, {(shape.size() * packing.bits + 7) / 8});
+    c.weights = unpack(packed, shape, packing);
+    c.b = tensor(f, c.name + ".b", DType::f32, {shape[0]});
+    c.m = tensor(f, c.name + ".m", DType::f32, {shape[0]});
+    return c;
+  }
+
+  const data::SafeTensors& file_;
+  int last_value_;
+};
+
+std::vector<float> floats(const Fields& f, const char* key) {
+  std::vector<float> values;
+  if (!f.at(key).is_array()) f.fail(std::string("'") + key + "' is not a list");
+  for (const Json& element : f.at(key)) {
+    if (!element.is_number()) f.fail(std::string("'") + key + "' has an element that is not a number");
+    values.push_back(element.get<float>());
+  }
+  return values;
+}
+
+}  // namespace
+
+void save(const Model& model, const std::string& path) {
+  validate(model);
+  data::SafeTensors file;
+  Json graph = {{"version", version},      {"input", model.input},
+                {"output", model.output},  {"class_names", model.class_names},
+                {"mean", model.mean},      {"deviation", model.deviation},
+                {"values", Json::array()}, {"layers", Json::array()}};
+  for (const Value& value : model.values) graph["values"].push_back(to_json(value));
+  for (const Layer& layer : model.layers) {
+    Json json = std::visit(LayerWriter{file}, layer);
+    json["src"] = sources_of(layer)[0];
+    json["dst"] = dst_of(layer);
+    graph["layers"].push_back(json);
+  }
+  file.metadata[metadata_key] = graph.dump();
+  file.metadata["policy"] = model.policy;
+  data::save_safetensors(path, file);
+}
+
+Model load(const std::string& path) {
+  const data::SafeTensors file = data::load_safetensors(path);
+  const auto found = file.metadata.find(metadata_key);
+  if (found == file.metadata.end())
+    throw format_error(path, 0, "this is no integer model; make one with quickstart, qat or ptq");
+  const Json graph =
+      data::parse_json({reinterpret_cast<const uint8_t*>(found->second.data()), found->second.size()}, path);
+  const Fields f(graph, path);
+  if (const int64_t got = f.integer("version", 0, 1 << 20); got != version)
+    f.fail(text("version ", got, " is not the version ", version, " that this program reads"));
+
+  Model model;
+  if (!f.at("values").is_array() || !f.at("layers").is_array() || f.at("values").empty())
+    f.fail("the graph is empty");
+  for (const Json& value : f.at("values")) model.values.push_back(read_value(Fields(value, path)));
+  const int last = static_cast<int>(model.values.size()) - 1;
+  model.input = static_cast<int>(f.integer("input", 0, last));
+  model.output = static_cast<int>(f.integer("output", 0, last));
+  const LayerReader reader(file, last);
+  for (const Json& layer : f.at("layers")) model.layers.push_back(reader.read(Fields(layer, path)));
+  if (!f.at("class_names").is_array()) f.fail("'class_names' is not a list");
+  for (const Json& name : f.at("class_names")) {
+    if (!name.is_string()) f.fail("'class_names' has an element that is not a string");
+    model.class_names.push_back(name.get<std::string>());
+  }
+  model.mean = floats(f, "mean");
+  model.deviation = floats(f, "deviation");
+  if (const auto policy = file.metadata.find("policy"); policy != file.metadata.end())
+    model.policy = policy->second;
+  try {
+    validate(model);
+  } catch (const argument_error& error) {
+    throw format_error(path, 0, error.what());
+  }
+  return model;
+}
+
+}  // namespace stairgrad::quant::integer

@@ -1,0 +1,16 @@
+// The file of an integer model: safetensors, with the graph as JSON in its metadata.
+#pragma once
+
+#include <string>
+
+#include "model.h"
+
+namespace stairgrad::quant::integer {
+
+/// Writes the model as a whole (atomically). Codes of weights take their true bit width.
+void save(const Model& model, const std::string& path);
+
+/// Throws format_error for a file that is not a whole, valid integer model.
+Model load(const std::string& path);
+
+}  // namespace stairgrad::quant::integer

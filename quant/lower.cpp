@@ -1,0 +1,370 @@
+#include "lower.h"
+
+#include <cmath>
+#include <map>
+#include <optional>
+
+#include "../autograd/ops.h"
+#include "../autograd/ops/clamp.h"
+#include "../autograd/ops/pad.h"
+#include "../autograd/ops/slice.h"
+#include "quantizer.h"
+
+namespace stairgrad::quant {
+namespace {
+
+using integer::Model;
+using integer::Value;
+
+const Op* op_of(const Tensor& t) { return t.node() ? t.node()->op.get() : nullptr; }
+template <class O>
+const O* as(const Tensor& t) {
+  return dynamic_cast<const O*>(op_of(t));
+}
+bool is(const Tensor& t, std::string_view name) { return op_of(t) && op_of(t)->name() == name; }
+const Tensor& input_of(const Tensor& t, size_t i = 0) { return t.node()->inputs[i]; }
+
+std::string where(const Tensor& t) {
+  if (!t.node()) return "a constant";
+  const std::string& scope = t.node()->scope;
+  return text(op_of(t) ? op_of(t)->name() : "input", scope.empty() ? "" : " of " + scope);
+}
+
+[[noreturn]] void refuse(const Tensor& t, const std::string& why) {
+  throw argument_error(text("[lower] ", where(t), ' ', t.shape(), " has no integer form: ", why));
+}
+
+// A convolution or fully connected layer with what follows it, as y = act(gain * sum(x w) + offset + skip).
+struct Chain {
+  Tensor layer;                      // the conv2d or linear
+  std::vector<double> gain, offset;  // per output channel, in the units of y
+  std::optional<Tensor> skip;
+  bool relu = false;
+  double low = -HUGE_VAL, high = HUGE_VAL;
+};
+
+class Lowering {
+ public:
+  explicit Lowering(const Trace& trace) : trace_(trace) {
+    count_readers();
+    model_.input = add_value("images", trace.inputs[0].shape(), {}, 0);
+  }
+
+  Model run() {
+    const Tensor& logits = trace_.outputs[0];
+    model_.output = float_result(logits);
+    integer::validate(model_);
+    return std::move(model_);
+  }
+
+ private:
+  using Key = std::pair<const Node*, int>;
+  static Key key(const Tensor& t) { return {t.node().get(), t.output_index()}; }
+
+  bool is_parameter(const Tensor& t) const {
+    return !op_of(t) && t.value().has_value() && key(t) != key(trace_.inputs[0]);
+  }
+
+  void count_readers() {
+    for (const auto& node : trace_.nodes)
+      for (const Tensor& input : node->inputs)
+        if (input.node()) ++readers_[key(input)];
+  }
+
+  int add_value(std::string name, const Shape& shape, const Grid& grid, int bits) {
+    Shape image = {1, 1, shape.back()};  // of one image; (n, c) is a 1x1 image
+    if (shape.rank() == 4) image = {shape[1], shape[2], shape[3]};
+    model_.values.push_back({std::move(name), image, bits > 0, bits, grid});
+    return static_cast<int>(model_.values.size()) - 1;
+  }
+  const Value& value(int index) const { return model_.values[static_cast<size_t>(index)]; }
+
+  // --- tensors that lie on a grid ---
+
+  // The value that holds the codes of `t`; lowers what makes it at the first request.
+  int stored(const Tensor& t) {
+    if (const auto found = stored_.find(key(t)); found != stored_.end()) return found->second;
+    int result;
+    if (as<QuantizeOp>(t)) {
+      result = quantized(t);
+    } else if (is(t, "reshape")) {
+      result = stored(input_of(t));
+    } else if (const auto* slice = as<SliceOp>(t)) {
+      result = subsampled(t, *slice);
+    } else if (const auto* pad = as<PadOp>(t)) {
+      result = padded(t, *pad);
+    } else if (const auto* pool = as<MaxPool2dOp>(t)) {
+      const int src = stored(input_of(t));
+      result = add_value(t.node()->scope + ".max_pool", t.shape(), value(src).grid, value(src).bits);
+      model_.layers.push_back(integer::MaxPool{src, result, pool->options});
+    } else {
+      refuse(t, "it is read as codes, but no quantizer put it on a grid; give it a site (skip u8 or shared)");
+    }
+    return stored_[key(t)] = result;
+  }
+
+  // Codes of activations run from 0; the zero point must be one of the integers.
+  static Grid unsigned_grid(const Tensor& t, const QuantizeOp& op) {
+    if (op.grids.size() != 1) refuse(t, "activations have one grid for each channel; use one for the tensor");
+    Grid g = op.grids[0];
+    g.zero_point -= static_cast<float>(g.lo);
+    g.hi -= g.lo;
+    g.lo = 0;
+    if (g.zero_point != std::nearbyint(g.zero_point))
+      refuse(t, "zero is not a level of its grid, so padding is not exact");
+    return g;
+  }
+
+  int quantized(const Tensor& t) {
+    const Grid grid = unsigned_grid(t, *as<QuantizeOp>(t));
+    const Tensor source = input_of(t);
+    const std::string name = t.node()->scope;
+    if (key(source) == key(trace_.inputs[0])) {
+      const int dst = add_value(name, t.shape(), grid, grid::bits(grid));
+      model_.layers.push_back(integer::Encode{model_.input, dst});
+      return dst;
+    }
+    if (is_on_grid(source)) return remapped(stored(source), t, grid);
+    if (is(unshaped(source), "global_avg_pool")) return averaged(input_of(unshaped(source)), t, grid);
+    const Chain chain = parse(source);
+    if (readers_[key(source)] > 1)
+      refuse(source, "several layers read it before it is quantized; give it a site (skip u8 or shared)");
+    const int dst = add_value(name, t.shape(), grid, grid::bits(grid));
+    emit(chain, dst);
+    return dst;
+  }
+
+  static Tensor unshaped(Tensor t) {
+    while (is(t, "reshape")) t = Tensor(input_of(t));
+    return t;
+  }
+
+  bool is_on_grid(const Tensor& t) const {
+    if (as<QuantizeOp>(t)) return !is_parameter(input_of(t));
+    const bool moves = is(t, "reshape") || as<SliceOp>(t) || as<PadOp>(t) || as<MaxPool2dOp>(t);
+    return moves && is_on_grid(input_of(t));
+  }
+
+  int remapped(int src, const Tensor& t, const Grid& grid) {
+    const int dst = add_value(t.node()->scope, t.shape(), grid, grid::bits(grid));
+    integer::Remap remap{src, dst, {}};
+    const Grid& from = value(src).grid;
+    for (int code = 0; code < 256; ++code)
+      remap.table[static_cast<size_t>(code)] =
+          static_cast<uint8_t>(grid::encode(grid::decode(std::min(code, from.hi), from), grid));
+    model_.layers.push_back(remap);
+    return dst;
+  }
+
+  int averaged(const Tensor& source, const Tensor& t, const Grid& grid) {
+    const int src = stored(source);
+    const int dst = add_value(t.node()->scope, t.shape(), grid, grid::bits(grid));
+    const Grid& from = value(src).grid;
+    const double pixels = static_cast<double>(value(src).shape[0] * value(src).shape[1]);
+    const auto m =
+        static_cast<float>(static_cast<double>(from.scale) / (pixels * static_cast<double>(grid.scale)));
+    const auto b = static_cast<float>(-pixels * from.zero_point + grid.zero_point / static_cast<double>(m));
+    model_.layers.push_back(integer::AveragePool{src, dst, b, m});
+    return dst;
+  }
+
+  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros.
+  int subsampled(const Tensor& t, const SliceOp& op) {
+    const int src = stored(input_of(t));
+    const Shape& shape = input_of(t).shape();
+    const bool images = shape.rank() == 4 && op.ranges[0] == Range{0, shape[0], 1} &&
+                        op.ranges[3] == Range{0, shape[3], 1} && op.ranges[1].start == 0 &&
+                        op.ranges[2].start == 0 && op.ranges[1].stop == shape[1] &&
+                        op.ranges[2].stop == shape[2];
+    if (!images) refuse(t, "only slices of every k-th row and column of images can be lowered");
+    const int dst = add_value(t.node()->scope + ".subsample", t.shape(), value(src).grid, value(src).bits);
+    model_.layers.push_back(integer::Subsample{src, dst, {op.ranges[1].step, op.ranges[2].step}, 0, 0});
+    return dst;
+  }
+
+  int padded(const Tensor& t, const PadOp& op) {
+    const int src = stored(input_of(t));
+    for (size_t axis = 0; axis + 1 < op.before.size(); ++axis)
+      if (op.before[axis] != 0 || op.after[axis] != 0) refuse(t, "only channels can be padded");
+    if (op.value != 0) refuse(t, "only zeros can be padded");
+    const int dst = add_value(t.node()->scope + ".pad", t.shape(), value(src).grid, value(src).bits);
+    model_.layers.push_back(integer::Subsample{src, dst, {1, 1}, op.before.back(), op.after.back()});
+    return dst;
+  }
+
+  // --- convolutions and what is fused into them ---
+
+  static void scale(Chain& chain, const std::vector<double>& factor, const std::vector<double>& shift) {
+    for (size_t c = 0; c < chain.gain.size(); ++c) {
+      chain.gain[c] *= factor[c];
+      chain.offset[c] = chain.offset[c] * factor[c] + shift[c];
+    }
+  }
+
+  static void apply_batch_norm(Chain& chain, const Tensor& t) {
+    const Arrays p = {input_of(t, 1).value(), input_of(t, 2).value(), input_of(t, 3).value(),
+                      input_of(t, 4).value()};
+    const double eps = as<BatchNormOp>(t)->eps;
+    std::vector<double> factor, shift;
+    for (int64_t c = 0; c < p[0].size(); ++c) {
+      const double deviation = std::sqrt(static_cast<double>(p[3].data<float>()[c]) + eps);
+      factor.push_back(p[0].data<float>()[c] / deviation);
+      shift.push_back(p[1].data<float>()[c] - factor.back() * p[2].data<float>()[c]);
+    }
+    scale(chain, factor, shift);
+  }
+
+  static void limit(Chain& chain, double low, double high) {
+    chain.low = std::max(chain.low, low);
+    chain.high = std::min(chain.high, high);
+  }
+
+  // Reads the ops between a layer and its quantizer, outermost first: limits, then the skip, then per-channel
+  // affine maps, then the layer itself.
+  Chain parse(const Tensor& t) {
+    if (is(t, "conv2d") || is(t, "linear")) {
+      const auto channels = static_cast<size_t>(t.shape().back());
+      Chain chain{t, std::vector<double>(channels, 1), std::vector<double>(channels, 0), {}, false};
+      if (is(t, "linear") && t.node()->inputs.size() > 2) add_bias(chain, input_of(t, 2));
+      return chain;
+    }
+    if (is(t, "reshape")) return parse(input_of(t));
+    if (const auto* clamp = as<ClampOp>(t); clamp || is(t, "relu")) {
+      Chain chain = parse(input_of(t));
+      limit(chain, clamp ? clamp->low : 0, clamp ? clamp->high : HUGE_VAL);
+      return chain;
+    }
+    if (const auto* op = as<BatchNormOp>(t)) {
+      if (op->training) refuse(t, "batch norm is in training mode; call eval() before tracing");
+      Chain chain = parse(input_of(t));
+      if (chain.skip || std::isfinite(chain.low))
+        refuse(t, "batch norm follows an activation or a residual add");
+      apply_batch_norm(chain, t);
+      if (op->has_skip) chain.skip = input_of(t, 5);
+      if (op->relu) limit(chain, 0, HUGE_VAL);
+      return chain;
+    }
+    if (is(t, "add")) {
+      const Tensor &a = input_of(t, 0), &b = input_of(t, 1);
+      const bool right = is_parameter(b) || is_on_grid(b);
+      const Tensor &layer = right ? a : b, &other = right ? b : a;
+      Chain chain = parse(layer);
+      if (chain.skip || std::isfinite(chain.low)) refuse(t, "an add follows an activation or another add");
+      if (is_parameter(other))
+        add_bias(chain, other);
+      else
+        chain.skip = other;
+      return chain;
+    }
+    refuse(t, text("'", op_of(t) ? op_of(t)->name() : "input", "' cannot be fused into the layer before it"));
+  }
+
+  static void add_bias(Chain& chain, const Tensor& bias) {
+    if (bias.size() != static_cast<int64_t>(chain.offset.size()))
+      refuse(bias, "a bias must have one value for each channel");
+    for (size_t c = 0; c < chain.offset.size(); ++c) chain.offset[c] += bias.value().data<float>()[c];
+  }
+
+  struct Weights {
+    Array integers;            // (oc, kh, kw, ic), s8
+    std::vector<double> unit;  // per output channel
+    int bits = 8;
+  };
+
+  Weights weights_of(const Chain& chain, const Shape& image) const {
+    const Tensor& w = input_of(chain.layer, 1);
+    const auto* op = as<QuantizeOp>(w);
+    if (!op || !is_parameter(input_of(w)))
+      refuse(chain.layer, "its weights are not quantized; give the layer w_bits of 8 or less");
+    const Quantized q{fake_quantize(input_of(w).value(), op->grids), op->grids};
+    Weights result;
+    result.bits = grid::bits(op->grids[0]);
+    const Array integers = q.integers(), unit = q.unit();
+    const int64_t channels = integers.dim(0);
+    for (int64_t c = 0; c < channels; ++c)
+      result.unit.push_back(unit.data<float>()[unit.size() == 1 ? 0 : c]);
+    std::vector<int8_t> codes;
+    for (int64_t i = 0; i < integers.size(); ++i) {
+      const float code = integers.data<float>()[i];
+      if (std::abs(code) > 127 || code != std::nearbyint(code))
+        refuse(w, text("the weight code ", code, " does not fit 8 bits"));
+      codes.push_back(static_cast<int8_t>(code));
+    }
+    Shape shape = integers.shape();
+    if (shape.rank() == 2) shape = {channels, image[0], image[1], image[2]};
+    result.integers = Array::of(codes, shape);
+    return result;
+  }
+
+  // m and b of the requantisation: t = (acc + b) * m, with acc over raw codes.
+  void emit(const Chain& chain, int dst) {
+    const int src = stored(input_of(chain.layer, 0));
+    const Value from = value(src);
+    const Weights weights = weights_of(chain, from.shape);
+    const Value to = value(dst);
+    const double dst_scale = to.codes ? to.grid.scale : 1, dst_zero = to.codes ? to.grid.zero_point : 0;
+
+    integer::Convolution conv;
+    conv.name = chain.layer.node()->scope;
+    conv.src = src;
+    conv.dst = dst;
+    if (const auto* op = as<Conv2dOp>(chain.layer)) conv.options = op->options;
+    conv.weights = weights.integers;
+    conv.weight_bits = weights.bits;
+    double skip_offset = 0;
+    if (chain.skip) {
+      conv.skip = stored(*chain.skip);
+      const Grid& skip = value(conv.skip).grid;
+      conv.skip_ratio = static_cast<float>(static_cast<double>(skip.scale) / dst_scale);
+      skip_offset = -static_cast<double>(skip.zero_point) * conv.skip_ratio;
+    }
+    const int64_t channels = conv.weights.dim(0), per_channel = conv.weights.size() / channels;
+    conv.b = Array(Shape{channels});
+    conv.m = Array(Shape{channels});
+    for (int64_t c = 0; c < channels; ++c) {
+      const auto i = static_cast<size_t>(c);
+      double m = static_cast<double>(from.grid.scale) * weights.unit[i] * chain.gain[i] / dst_scale;
+      // A dead channel (gamma = 0) keeps a tiny multiplier, so that the offset can be written as b * m.
+      if (std::abs(m) < 0x1p-40) m = std::copysign(0x1p-40, m);
+      const auto rounded = static_cast<float>(m);
+      double sum = 0;
+      for (int64_t k = 0; k < per_channel; ++k) sum += conv.weights.data<int8_t>()[c * per_channel + k];
+      const double offset = chain.offset[i] / dst_scale + dst_zero + skip_offset;
+      conv.m.data<float>()[c] = rounded;
+      conv.b.data<float>()[c] =
+          static_cast<float>(-from.grid.zero_point * sum + offset / static_cast<double>(rounded));
+    }
+    if (to.codes) {
+      // Limits become limits of codes: rounding is monotone and zero is a level.
+      conv.lo = std::isfinite(chain.low) ? grid::encode(static_cast<float>(chain.low), to.grid) : to.grid.lo;
+      conv.hi =
+          std::isfinite(chain.high) ? grid::encode(static_cast<float>(chain.high), to.grid) : to.grid.hi;
+    } else if (chain.skip || std::isfinite(chain.low) || std::isfinite(chain.high)) {
+      refuse(chain.layer, "an activation or residual add of the last layer cannot be lowered");
+    }
+    model_.layers.push_back(std::move(conv));
+  }
+
+  // The logits stay floats.
+  int float_result(const Tensor& t) {
+    const Chain chain = parse(t);
+    const int dst = add_value("logits", t.shape(), {}, 0);
+    emit(chain, dst);
+    return dst;
+  }
+
+  const Trace& trace_;
+  Model model_;
+  std::map<Key, int> stored_;
+  std::map<Key, int> readers_;
+};
+
+}  // namespace
+
+integer::Model lower(const Trace& trace) {
+  check(trace.inputs.size() == 1 && trace.outputs.size() == 1, "[lower] got ", trace.inputs.size(),
+        " inputs and ", trace.outputs.size(), " outputs, expected one of each");
+  return Lowering(trace).run();
+}
+
+}  // namespace stairgrad::quant

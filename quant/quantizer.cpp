@@ -1,0 +1,188 @@
+#include "quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "../autograd/ops.h"
+#include "../kernels/threads.h"
+
+namespace stairgrad::quant {
+
+Quantizer::Quantizer(const QuantizerOptions& options, int64_t channels)
+    : options_(options), groups_(options.per_channel ? channels : 1), state_(add_buffer("state", {2})) {
+  check(options.bits >= 1 && options.bits <= 8, "[quantizer] got ", options.bits,
+        " bits, expected 1 .. 8; leave the tensor unquantized (32 in a policy) if it shall stay in floats");
+  check(options.weight || !options.per_channel,
+        "[quantizer] got per_channel for activations, expected it for weights; use one grid for the tensor");
+  check(channels >= 1, "[quantizer] got ", channels, " channels, expected at least 1");
+}
+
+bool Quantizer::initialised() const { return state_.to_vector()[0] != 0; }
+bool Quantizer::is_signed() const { return options_.weight || state_.to_vector()[1] != 0; }
+
+void Quantizer::initialise(const Array& x) {
+  check(x.size() > 0, "[quantizer] got an empty array of shape ", x.shape(), " to choose a range for");
+  const std::vector<double> data = x.to_vector();
+  if (!std::all_of(data.begin(), data.end(), [](double value) { return std::isfinite(value); }))
+    throw numeric_error(text("[quantizer] ", name(), ": cannot choose a range for data of shape ", x.shape(),
+                             " with NaN or infinity; look for a layer that diverged"));
+  const bool negative = *std::min_element(data.begin(), data.end()) < 0;
+  state_.assign(cast(Array::of<double>({1, negative ? 1.0 : 0.0}), state_.dtype()));
+  choose(x);
+}
+
+Quantized Quantizer::operator()(const Tensor& x) {
+  const Tensor src = x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
+  check(groups_ == 1 || (src.rank() > 0 && src.dim(0) == groups_), "[quantizer] ", name(), ": got the shape ",
+        src.shape(), ", expected ", groups_, " slices, one for each grid");
+  if (initialised())
+    observe(src.value());
+  else
+    initialise(src.value());
+  Tensors in = {src};
+  for (const Tensor& parameter : own_parameters()) in.push_back(parameter);
+  return {apply(in), to_grid()};
+}
+
+Grids Quantizer::to_grid() const {
+  Arrays parameters;
+  for (const Tensor& parameter : own_parameters()) parameters.push_back(parameter.value());
+  return grids(parameters);
+}
+
+void Quantizer::declare(const std::string& name, bool learned) {
+  if (learned && options_.learn)
+    own_.push_back({&add_parameter(name, {groups_}), nullptr});
+  else
+    own_.push_back({nullptr, &add_buffer(name, {groups_})});
+}
+
+Tensors Quantizer::own_parameters() const {
+  Tensors all;
+  for (const Own& own : own_) all.push_back(own.learned ? *own.learned : Tensor(*own.constant));
+  return all;
+}
+
+std::vector<double> Quantizer::values(int parameter) const {
+  return own_parameters()[static_cast<size_t>(parameter)].value().to_vector();
+}
+
+void Quantizer::set_values(int parameter, const std::vector<double>& values) {
+  Array target = own_parameters()[static_cast<size_t>(parameter)].value();
+  target.assign(cast(Array::of(values), target.dtype()));
+}
+
+double Quantizer::gradient_scale(const Shape& x, int levels) const {
+  if (!options_.scale_gradients || x.size() == 0) return 1;
+  const int64_t parts = options_.weight || x.rank() == 0 ? groups_ : x[0];
+  return 1 / std::sqrt(static_cast<double>(x.size() / parts) * levels);
+}
+
+namespace {
+
+// An op whose gradient is that of its quantizer's surrogate.
+struct SurrogateOp final : QuantizeOp {
+  std::shared_ptr<const Quantizer> quantizer;
+  int inputs;
+
+  SurrogateOp(Grids grids, std::shared_ptr<const Quantizer> quantizer, int inputs)
+      : QuantizeOp(std::move(grids)), quantizer(std::move(quantizer)), inputs(inputs) {}
+  std::string_view name() const override { return "quantize"; }
+  Tensors decompose(const Tensors& in) const override {
+    Arrays at;
+    for (const Tensor& t : in) at.push_back(t.value());
+    return {quantizer->surrogate(in, at)};
+  }
+  Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
+  Saved saved() const override {
+    Saved all;
+    for (int i = 0; i < inputs; ++i) all.inputs.push_back(i);
+    return all;
+  }
+};
+
+}  // namespace
+
+Tensor Quantizer::apply(const Tensors& in) const {
+  const std::shared_ptr<const Quantizer> self = weak_from_this().lock();
+  check(self != nullptr, "[quantizer] a quantizer lives in a std::shared_ptr; make it with std::make_shared");
+  Arrays parameters;
+  for (size_t i = 1; i < in.size(); ++i) parameters.push_back(in[i].value());
+  return apply_op(SurrogateOp(grids(parameters), self, static_cast<int>(in.size())), in);
+}
+
+Arrays QuantizeOp::forward(const Arrays& in) const { return {fake_quantize(in[0], grids)}; }
+
+Array fake_quantize(const Array& x, const Grids& grids) {
+  const auto groups = static_cast<int64_t>(grids.size());
+  check(groups == 1 || (x.rank() > 0 && x.dim(0) == groups), "[fake_quantize] got ", groups,
+        " grids for an array of shape ", x.shape(), ", expected one, or one for each slice of the outermost axis");
+  check(x.dtype() == DType::f32 || x.dtype() == DType::f64, "[fake_quantize] got an array of type ",
+        name_of(x.dtype()), ", expected f32 or f64");
+  Array result(x.shape(), x.dtype());
+  const int64_t slice = x.size() / groups;
+  const auto run = [&](auto type) {
+    using T = decltype(type);
+    const T* from = x.data<T>();
+    T* to = result.data<T>();
+    parallel_for(x.size(), 16384, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const Grid& g = grids[static_cast<size_t>(i / slice)];
+        if constexpr (std::is_same_v<T, float>) {
+          to[i] = grid::decode(grid::encode(from[i], g), g);
+        } else {
+          const double p = from[i] / static_cast<double>(g.scale) + g.zero_point;
+          const double code = std::nearbyint(p > g.lo ? (p < g.hi ? p : g.hi) : g.lo);
+          to[i] = (code - g.zero_point) * g.scale;
+        }
+      }
+    });
+  };
+  if (x.dtype() == DType::f32)
+    run(float{});
+  else
+    run(double{});
+  return result;
+}
+
+// --- the catalogue: explicit, because static initialisers would vanish from a static library ---
+
+std::shared_ptr<Quantizer> make_dsq(const QuantizerOptions& options, int64_t channels);
+std::shared_ptr<Quantizer> make_lsq(const QuantizerOptions& options, int64_t channels);
+std::shared_ptr<Quantizer> make_ste(const QuantizerOptions& options, int64_t channels);
+
+namespace {
+
+std::map<std::string, QuantizerFactory>& catalogue() {
+  static std::map<std::string, QuantizerFactory> entries = {
+      {"dsq", make_dsq},
+      {"lsq", make_lsq},
+      {"ste", make_ste},
+  };
+  return entries;
+}
+
+}  // namespace
+
+std::shared_ptr<Quantizer> make_quantizer(const std::string& name, const QuantizerOptions& options,
+                                          int64_t channels) {
+  const auto found = catalogue().find(name);
+  if (found != catalogue().end()) return found->second(options, channels);
+  std::string known;
+  for (const std::string& other : quantizer_names()) known += (known.empty() ? "" : ", ") + other;
+  throw argument_error(text("[quantizer] got the name \"", name, "\", expected one of: ", known));
+}
+
+std::vector<std::string> quantizer_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, factory] : catalogue()) names.push_back(name);
+  return names;
+}
+
+void register_quantizer(const std::string& name, QuantizerFactory factory) {
+  check(!name.empty() && factory, "[quantizer] register_quantizer needs a name and a factory");
+  catalogue()[name] = std::move(factory);
+}
+
+}  // namespace stairgrad::quant

@@ -1,0 +1,203 @@
+#include "loops.h"
+
+#include <math.h>
+
+#include "../../kernels/simd/vector.h"
+
+namespace stairgrad::quant::STAIRGRAD_ISA {
+namespace {
+
+using namespace simd::STAIRGRAD_ISA;
+
+// Elements of a step: the lanes that sums run over, on every instruction set.
+template <class T>
+constexpr int64_t width = std::is_same_v<T, double> ? 4 : 16;
+
+// Runs body(i, rest..., terms) over n elements by vectors and adds up the `count` terms it gives for each.
+template <class T, int count, class Body>
+inline void accumulate(int64_t n, double* sums, Body body) {
+  constexpr int64_t vectors = width<T> / lanes<T>, steps = 512 / width<T>;
+  for (int64_t i = 0; i < n;) {
+    Vector<T> partial[count][vectors] = {};
+    const auto add = [&](int64_t vector, auto... position) {
+      Vector<T> terms[count];
+      body(terms, position...);
+      for (int term = 0; term < count; ++term) partial[term][vector] += terms[term];
+    };
+    for (int64_t step = 0; step < steps && i + width<T> <= n; ++step, i += width<T>)
+      for (int64_t v = 0; v < vectors; ++v) add(v, i + v * lanes<T>);
+    if (i + width<T> > n) {
+      for (int64_t v = 0; v < vectors && i < n; ++v, i += lanes<T>) {
+        if (i + lanes<T> <= n)
+          add(v, i);
+        else
+          add(v, i, n - i);
+      }
+    }
+    for (int term = 0; term < count; ++term) {
+      T lane[width<T>];
+      for (int64_t v = 0; v < vectors; ++v) store(lane + v * lanes<T>, partial[term][v]);
+      for (const T value : lane) sums[term] += static_cast<double>(value);
+    }
+  }
+}
+
+// Half to even, for |x| below 2^22: adding 1.5 * 2^23 leaves no fraction.
+inline F32 nearest(F32 x) { return (x + 12582912.0f) - 12582912.0f; }
+inline double nearest(double x) { return ::rint(x); }
+
+// x limited to [lo, hi]; NaN becomes lo, as in kernels/grid.h.
+template <class V>
+inline V limited(V x, V lo, V hi) {
+  return x > lo ? (x < hi ? x : hi) : lo;
+}
+
+// What DSQ's backward needs at t: phi, half its derivative, and its derivative by alpha.
+template <class V>
+struct Shape {
+  V phi, half_slope, by_alpha;
+};
+
+// 2^z for z <= 0: 2^k * 2^f with |f| <= 1/2, a polynomial of relative error 4e-8.
+inline F32 exp2_negative(F32 z) {
+  z = z > -126.0f ? z : splat<F32>(-126.0f);
+  const F32 shifted = z + 12582912.0f;
+  const F32 f = z - (shifted - 12582912.0f);
+  F32 y = f * 1.5403530e-4f + 1.3333558e-3f;
+  y = y * f + 9.6181291e-3f;
+  y = y * f + 5.5504109e-2f;
+  y = y * f + 2.4022651e-1f;
+  y = y * f + 6.9314718e-1f;
+  y = y * f + 1.0f;
+  return reinterpret_cast<F32>(reinterpret_cast<S32>(y) + (reinterpret_cast<S32>(shifted) << 23));
+}
+inline double exp2_negative(double z) { return ::exp2(z); }
+
+// phi = tanh(kappa t) / tanh(kappa / 2) by e = exp(-2 kappa |t|): tanh = (1 - e) / (1 + e), and 1 - tanh^2 =
+// 1 / cosh^2 = 4 e / (1 + e)^2 keeps its digits where tanh is near 1.
+template <class V>
+class Exponential {
+ public:
+  explicit Exponential(const DsqCurve& curve)
+      : exponent_(splat<V>(-2 * curve.kappa * 1.4426950408889634)),
+        scale_(splat<V>(1 / ::tanh(curve.kappa / 2))),
+        half_slope_(splat<V>(2 * curve.kappa / ::tanh(curve.kappa / 2))),
+        bend_(splat<V>(8 / (::tanh(curve.kappa / 2) * curve.alpha * (2 - curve.alpha)))) {}
+
+  Shape<V> operator()(V t) const {
+    const V magnitude = t < splat<V>(0) ? -t : t;
+    const V e = exp2_negative(exponent_ * magnitude);
+    const V d = splat<V>(1) / (splat<V>(1) + e);
+    const V tanh = (splat<V>(1) - e) * d, phi = scale_ * (t < splat<V>(0) ? -tanh : tanh);
+    const V square = e * d * d;  // of 1 / (2 cosh)
+    return {phi, half_slope_ * square, scale_ * phi - bend_ * t * square};
+  }
+
+ private:
+  V exponent_, scale_, half_slope_, bend_;
+};
+
+// tanh(y) / y as a series in z = y^2, and its derivative.
+template <class V>
+inline V series(V z) {
+  const V c4 = splat<V>(62.0 / 2835), c3 = splat<V>(-17.0 / 315), c2 = splat<V>(2.0 / 15), c1 = splat<V>(-1.0 / 3);
+  return (((c4 * z + c3) * z + c2) * z + c1) * z + splat<V>(1);
+}
+template <class V>
+inline V series_slope(V z) {
+  const V c4 = splat<V>(4 * 62.0 / 2835), c3 = splat<V>(-3 * 17.0 / 315), c2 = splat<V>(2 * 2.0 / 15);
+  return ((c4 * z + c3) * z + c2) * z + splat<V>(-1.0 / 3);
+}
+
+// phi = 2 t S(w t^2) / S(w / 4) with S(y^2) = tanh(y) / y and w = kappa^2: nothing cancels as kappa goes to 0.
+template <class V>
+class Series {
+ public:
+  explicit Series(const DsqCurve& curve)
+      : w_(splat<V>(curve.kappa * curve.kappa)), end_(series(w_ * splat<V>(0.25))) {
+    inverse_ = splat<V>(1) / end_;
+    end_slope_ = series_slope(w_ * splat<V>(0.25)) * splat<V>(0.25);
+    // dw / dalpha, times 2 / S(w / 4)^2
+    bend_ = splat<V>(-8 * curve.kappa / (curve.alpha * (2 - curve.alpha))) * inverse_ * inverse_;
+  }
+
+  Shape<V> operator()(V t) const {
+    const V square = t * t, z = w_ * square, s = series(z);
+    return {(t + t) * s * inverse_, (splat<V>(1) - z * s * s) * inverse_,
+            bend_ * t * (series_slope(z) * square * end_ - s * end_slope_)};
+  }
+
+ private:
+  V w_, end_, inverse_, end_slope_, bend_;
+};
+
+template <class T, bool soft, class Curve>
+void dsq_on(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums) {
+  using V = Vector<T>;
+  const Curve shape(curve);
+  const V inverse = splat<V>(curve.inverse), offset = splat<V>(curve.offset);
+  const V zero = splat<V>(0), one = splat<V>(1), half = splat<V>(0.5);
+  const V end = splat<V>(curve.intervals), live = splat<V>(curve.live ? 1 : 0);
+
+  double total[3] = {};
+  accumulate<T, 3>(n, total, [&](V* terms, int64_t i, auto... rest) {
+    const V gradient = load(u + i, rest...), v = load(x + i, rest...) * inverse + offset;
+    const V c = limited(v, zero, end), code = nearest(c);
+    V cell = code > c ? code - one : code;  // floor, and the last cell for the end
+    cell = cell < end ? cell : end - one;
+    const Shape<V> at = shape(c - cell - half);
+    const auto inside = (v > zero) & (v < end);
+    const V within = inside ? gradient * live : zero, counted = inside ? gradient * live : gradient;
+    const V to_x = within * at.half_slope;
+    const V direct = soft ? cell + (at.phi + one) * half : code;
+    terms[0] = within * at.by_alpha;
+    terms[1] = counted * direct - to_x * c;
+    terms[2] = counted - to_x;
+    store(dx + i, to_x, rest...);
+  });
+  sums.alpha += total[0];
+  sums.upper += total[1];
+  sums.total += total[2];
+}
+
+template <class T>
+void dsq(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums) {
+  using V = Vector<T>;
+  const auto run = curve.near_linear ? (curve.soft ? dsq_on<T, true, Series<V>> : dsq_on<T, false, Series<V>>)
+                                     : (curve.soft ? dsq_on<T, true, Exponential<V>> : dsq_on<T, false, Exponential<V>>);
+  run(x, u, dx, n, curve, sums);
+}
+
+template <class T>
+double lsq(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero, double lo, double hi) {
+  using V = Vector<T>;
+  const auto constant = [](double value) { return splat<V>(value); };
+  const V scale = constant(inverse), shift = constant(zero), low = constant(lo), high = constant(hi);
+  const V none = constant(0);
+  double sum = 0;
+  accumulate<T, 1>(n, &sum, [&](V* terms, int64_t i, auto... rest) {
+    const V gradient = load(u + i, rest...), p = load(x + i, rest...) * scale + shift;
+    const auto inside = (p > low) & (p < high);
+    const V code = nearest(limited(p, low, high));
+    terms[0] = gradient * (code - (inside ? p : shift));
+    store(dx + i, inside ? gradient : none, rest...);
+  });
+  return sum;
+}
+
+template <class T>
+void pass(const T* x, const T* u, T* dx, int64_t n, double l, double h) {
+  using V = Vector<T>;
+  const V low = splat<V>(l), high = splat<V>(h), none = splat<V>(0);
+  map(dx, n, [=](V at, V gradient) { return (at >= low) & (at <= high) ? gradient : none; }, x, u);
+}
+
+}  // namespace
+
+void enter_backward(BackwardTable& table);
+void enter_backward(BackwardTable& table) {
+  table.f32 = {dsq<float>, lsq<float>, pass<float>};
+  table.f64 = {dsq<double>, lsq<double>, pass<double>};
+}
+
+}  // namespace stairgrad::quant::STAIRGRAD_ISA

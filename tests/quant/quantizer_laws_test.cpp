@@ -1,0 +1,321 @@
+// Laws that hold for every quantizer of the catalogue.
+#include <algorithm>
+#include <cmath>
+
+#include "../../autograd/grad.h"
+#include "../../autograd/ops.h"
+#include "../../autograd/recorder.h"
+#include "../../kernels/threads.h"
+#include "settings.h"
+
+using namespace stairgrad;
+using namespace stairgrad::quant;
+
+namespace {
+
+const Grid& grid_of(const Grids& grids, int64_t i, int64_t size) {
+  return grids[static_cast<size_t>(i * static_cast<int64_t>(grids.size()) / size)];
+}
+
+// {x, parameters...} in f64, with x off the ends of the range, where the derivative jumps.
+Tensors arguments(Quantizer& quantizer, const Setting& setting, const Shape& shape) {
+  quantizer.initialise(setting.sample());
+  quantizer.to(DType::f64);
+  Array x = setting.sample(shape, 3, DType::f64);
+  for (int64_t i = 0; i < x.size(); ++i)
+    if (x.data<double>()[i] == 0) x.data<double>()[i] = 0.123 + 0.01 * static_cast<double>(i);
+  Tensors in = {x};
+  for (const Tensor& parameter : quantizer.own_parameters()) in.push_back(parameter.value().clone());
+  return in;
+}
+Arrays values(const Tensors& tensors) {
+  Arrays all;
+  for (const Tensor& t : tensors) all.push_back(t.value().clone());
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE("every value is that of kernels/grid.h, and quantizing again changes nothing") {
+  for_each_setting([](const Setting& setting) {
+    const auto quantizer = setting.make();
+    const Array x = setting.sample();
+    const Quantized q = (*quantizer)(x);
+    CHECK(q.grids == quantizer->to_grid());
+    CHECK(q.grids.size() == (setting.options.per_channel ? 4u : 1u));
+    Array expected(x.shape());
+    for (int64_t i = 0; i < x.size(); ++i) {
+      const Grid& g = grid_of(q.grids, i, x.size());
+      expected.data<float>()[i] = grid::decode(grid::encode(x.data<float>()[i], g), g);
+    }
+    CHECK(same_bits(q.value.value(), expected));
+    CHECK(same_bits(fake_quantize(expected, q.grids), expected));
+  });
+}
+
+TEST_CASE("grids: 2^b codes at most, a positive finite scale, zero a level of activations, weights symmetric") {
+  for_each_setting([](const Setting& setting) {
+    const auto quantizer = setting.make();
+    (*quantizer)(setting.sample());
+    for (const Grid& g : quantizer->to_grid()) {
+      CHECK(g.hi - g.lo < 1 << setting.options.bits);
+      CHECK(g.hi > g.lo);
+      CHECK((g.scale > 0 && std::isfinite(grid::inverse(g.scale))));
+      if (setting.options.weight) continue;
+      CHECK(g.lo == 0);
+      CHECK(grid::decode(grid::encode(0, g), g) == 0);
+    }
+  });
+}
+
+TEST_CASE("monotone") {
+  for_each_setting([](const Setting& setting) {
+    if (setting.options.per_channel) return;
+    const auto quantizer = setting.make();
+    (*quantizer)(setting.sample());
+    Array ramp(Shape{4001});
+    for (int64_t i = 0; i < ramp.size(); ++i) ramp.data<float>()[i] = static_cast<float>(i - 2000) * 0.002f;
+    const Array y = fake_quantize(ramp, quantizer->to_grid());
+    CHECK(std::is_sorted(y.data<float>(), y.data<float>() + y.size()));
+    CHECK(y.data<float>()[0] < y.data<float>()[y.size() - 1]);
+  });
+}
+
+TEST_CASE("per channel: each slice is quantized as if it were alone") {
+  for_each_setting([](const Setting& setting) {
+    if (!setting.options.per_channel) return;
+    const Array x = setting.sample();
+    const Array y = (*setting.make())(x).value.value();
+    QuantizerOptions alone = setting.options;
+    alone.per_channel = false;
+    for (int64_t c = 0; c < 4; ++c) {
+      const auto quantizer = make_quantizer(setting.name, alone);
+      CHECK(same_bits((*quantizer)(x.slice(c, 1)).value.value().clone(), y.slice(c, 1).clone()));
+    }
+  });
+}
+
+TEST_CASE("state round trip, and a loaded quantizer does not look at the data") {
+  for_each_setting([](const Setting& setting) {
+    const auto quantizer = setting.make();
+    (*quantizer)(setting.sample());
+    quantizer->eval();
+    const Array x = setting.sample({4, 6}, 1);
+    const auto loaded = setting.make();
+    loaded->eval();
+    CHECK(!loaded->initialised());
+    loaded->load_state(quantizer->state());
+    CHECK(loaded->initialised());
+    CHECK(same_bits((*loaded)(x).value.value(), (*quantizer)(x).value.value()));
+  });
+}
+
+TEST_CASE("learn = false leaves nothing to learn") {
+  for_each_setting([](const Setting& setting) {
+    Setting fixed = setting;
+    fixed.options.learn = false;
+    const auto quantizer = fixed.make();
+    const Tensor x = Tensor::leaf(setting.sample());
+    const Tensor y = (*quantizer)(x).value;
+    CHECK(quantizer->parameters().empty());
+    CHECK(same_bits(y.value(), (*setting.make())(x).value.value()));
+    CHECK(grad(sum(y), x).shape() == x.shape());
+    CHECK(setting.make()->parameters().empty() == !setting.make()->traits().learned);
+  });
+}
+
+TEST_CASE("zeros, constants and a single element give finite grids, values and gradients") {
+  for_each_setting([](const Setting& setting) {
+    for (const double value : {0.0, 0.3, 1e-30, 1e30}) {
+      for (const Shape& shape : {Shape{4, 3}, Shape{4, 1}}) {
+        const auto quantizer = setting.make();
+        const Tensor x = Tensor::leaf(Array::full(shape, value));
+        const Tensor y = (*quantizer)(x).value;
+        CHECK(all_finite(y.value()));
+        Tensors inputs = {x};
+        for (const nn::NamedTensor& p : quantizer->parameters()) inputs.push_back(p.tensor);
+        for (const Tensor& g : grad({sum(y)}, inputs)) CHECK(all_finite(g.value()));
+        if (value == 0)
+          for (const double level : y.value().to_vector()) CHECK(std::abs(level) <= 1e-6);
+        quantizer->project();
+        CHECK(all_finite((*quantizer)(x).value.value()));
+      }
+    }
+  });
+}
+
+TEST_CASE("NaN goes to the lowest level, infinities to the ends, and no parameter gets a NaN") {
+  for_each_setting([](const Setting& setting) {
+    const auto quantizer = setting.make();
+    (*quantizer)(setting.sample());
+    quantizer->eval();
+    if (setting.name == "ste" && setting.options.weight) return;  // its range is that of the weights it sees
+    Array x = setting.sample({4, 8}, 2);
+    x.data<float>()[0] = NAN;
+    x.data<float>()[1] = HUGE_VALF;
+    x.data<float>()[2] = -HUGE_VALF;
+    const Tensor leaf = Tensor::leaf(x);
+    const Quantized q = (*quantizer)(leaf);
+    const Grid& g = q.grids[0];
+    CHECK(q.value.value().data<float>()[0] == grid::decode(g.lo, g));
+    CHECK(q.value.value().data<float>()[1] == grid::decode(g.hi, g));
+    CHECK(q.value.value().data<float>()[2] == grid::decode(g.lo, g));
+    Tensors inputs = {leaf};
+    for (const nn::NamedTensor& p : quantizer->parameters()) inputs.push_back(p.tensor);
+    for (const Tensor& gradient : grad({sum(q.value)}, inputs)) CHECK(all_finite(gradient.value()));
+  });
+}
+
+TEST_CASE("no range is chosen from NaN, infinity or nothing") {
+  for_each_setting([](const Setting& setting) {
+    Array x = setting.sample();
+    x.data<float>()[7] = NAN;
+    CHECK_THROWS_AS((*setting.make())(x), numeric_error);
+    x.data<float>()[7] = HUGE_VALF;
+    CHECK_THROWS_AS((*setting.make())(x), numeric_error);
+    CHECK_THROWS_AS((*setting.make())(Array(Shape{4, 0})), argument_error);
+  });
+}
+
+TEST_CASE("the backward is the derivative of the surrogate, in x and in every parameter (f64)") {
+  for_each_setting([](const Setting& setting) {
+    Setting exact = setting;
+    exact.options.scale_gradients = false;
+    const auto quantizer = exact.make();
+    const Tensors in = arguments(*quantizer, setting, {4, 3, 3});
+    const Arrays at = values(in);
+    // The quantizer backwards, its surrogate forwards: leaves come with grad(), constants with differences.
+    const TensorFunction both = [&](const Tensors& t) {
+      return t[0].requires_grad() ? quantizer->apply(t) : quantizer->surrogate(t, at);
+    };
+    const GradcheckResult result = gradcheck(both, in, 1, 1e-5);
+    INFO(result.worst);
+    CHECK(result.error < 1e-6);
+    CHECK(difference(quantizer->surrogate(in, at).value(), quantizer->apply(in).value()) < 1e-6);
+  });
+}
+
+TEST_CASE("the gradient's gradient (f64)") {
+  for_each_setting(
+      [](const Setting& setting) {
+        // Snapping the zero point passes gradients straight through; its second derivative is not its differences'.
+        if (setting.data == Data::signed_activations) return;
+        const auto quantizer = setting.make();
+        const Tensors in = arguments(*quantizer, setting, {4, 3});
+        const GradcheckResult result =
+            gradcheck([&](const Tensors& t) { return quantizer->apply(t); }, in, 2, 1e-5);
+        INFO(result.worst);
+        CHECK(result.error < 1e-5);
+      },
+      {1, 2, 4, 8});
+}
+
+TEST_CASE("gradients of parameters are scaled by 1 / sqrt(n levels)") {
+  for_each_setting([](const Setting& setting) {
+    Setting raw = setting;
+    raw.options.scale_gradients = false;
+    const auto scaled = setting.make(), plain = raw.make();
+    if (scaled->parameters().empty()) return;
+    const Tensor x = setting.sample({4, 6, 7});
+    const auto gradients = [&](Quantizer& q) {
+      Tensors inputs;
+      const Tensor y = q(x).value;
+      for (const nn::NamedTensor& p : q.parameters()) inputs.push_back(p.tensor);
+      return grad({sum(y * y)}, inputs);
+    };
+    const Tensors a = gradients(*scaled), b = gradients(*plain);
+    const double n = setting.options.weight && !setting.options.per_channel ? 4 * 6 * 7 : 6 * 7;
+    const Grid g = scaled->to_grid()[0];
+    const int levels = setting.name == "lsq" && setting.options.weight ? std::max(1, g.hi - static_cast<int>(g.zero_point))
+                       : setting.name == "lsq" ? std::max(1, g.hi - static_cast<int>(g.zero_point)) : g.hi - g.lo;
+    for (size_t i = 0; i < a.size(); ++i)
+      CHECK(difference(a[i].value(), (b[i] * (1 / std::sqrt(n * levels))).value()) < 1e-6);
+  });
+}
+
+TEST_CASE("the number of threads changes no bit") {
+  const int before = threads();
+  for_each_setting(
+      [](const Setting& setting) {
+        const Array x = setting.sample({4, 50, 60, 7}, 5);
+        const auto run = [&](int count) {
+          set_threads(count);
+          const auto quantizer = setting.make();
+          const Tensor leaf = Tensor::leaf(x);
+          const Tensor y = (*quantizer)(leaf).value;
+          Tensors inputs = {leaf};
+          for (const nn::NamedTensor& p : quantizer->parameters()) inputs.push_back(p.tensor);
+          Arrays all = {y.value()};
+          for (const Tensor& g : grad({sum(y * y)}, inputs)) all.push_back(g.value());
+          return all;
+        };
+        const Arrays one = run(1), two = run(2);
+        for (size_t i = 0; i < one.size(); ++i) CHECK(same_bits(one[i], two[i]));
+      },
+      {2, 8});
+  set_threads(before);
+}
+
+TEST_CASE("bf16 is converted, f64 works on an f64 quantizer") {
+  for_each_setting(
+      [](const Setting& setting) {
+        const Array x = cast(setting.sample(), DType::bf16);
+        const auto quantizer = setting.make();
+        const Tensor leaf = Tensor::leaf(x);
+        const Tensor y = (*quantizer)(leaf).value;
+        CHECK(y.dtype() == DType::f32);
+        CHECK(same_bits(y.value(), (*setting.make())(cast(x, DType::f32)).value.value()));
+        CHECK(grad(sum(y), leaf).dtype() == DType::bf16);
+        quantizer->eval();
+        quantizer->to(DType::f64);
+        CHECK(difference((*quantizer)(cast(x, DType::f64)).value.value(), y.value()) < 1e-6);
+      },
+      {4});
+}
+
+TEST_CASE("wrong options are refused in a sentence") {
+  for (const std::string& name : quantizer_names())
+    for (const int bits : {-1, 0, 9, 33})
+      CHECK_THROWS_WITH_AS(make_quantizer(name, {.bits = bits}),
+                           text("[quantizer] got ", bits, " bits, expected 1 .. 8; leave the tensor unquantized (32 in "
+                                                          "a policy) if it shall stay in floats")
+                               .c_str(),
+                           argument_error);
+  CHECK_THROWS_AS(make_quantizer("dsq", {.per_channel = true}, 4), argument_error);
+  CHECK_THROWS_AS(make_quantizer("dsq", {.weight = true, .per_channel = true}, 0), argument_error);
+  const auto quantizer = make_quantizer("dsq", {.weight = true, .per_channel = true}, 4);
+  CHECK_THROWS_AS((*quantizer)(Array::zeros({3, 2})), argument_error);
+  CHECK_THROWS_WITH_AS(make_quantizer("dqs", {}), doctest::Contains("expected one of: dsq, lsq, ste"), argument_error);
+}
+
+namespace {
+
+// A quantizer as a user would write one: an integer grid with a learned scale, straight-through in x.
+class Plain final : public Quantizer {
+ public:
+  using Quantizer::Quantizer;
+  Plain(const QuantizerOptions& options) : Quantizer(options) { declare("scale"); }
+  Grids grids(const Arrays& parameters) const override {
+    return {{static_cast<float>(parameters[0].item()), 0, -8, 7}};
+  }
+  Tensor surrogate(const Tensors& in, const Arrays& at) const override {
+    const Tensor p = Tensor(at[0]) / Tensor(at[1]);
+    return in[0] + in[1] * (clamp(round(p), -8, 7) - p);
+  }
+
+ private:
+  void choose(const Array&) override { set_values(0, {0.1}); }
+};
+
+}  // namespace
+
+TEST_CASE("a user's quantizer needs parameters, a grid and a surrogate") {
+  register_quantizer("plain", [](const QuantizerOptions& o, int64_t) { return std::make_shared<Plain>(o); });
+  const auto quantizer = make_quantizer("plain", {});
+  const Tensor x = Tensor::leaf(Array::of<float>({0.24f, -0.13f, 5.0f}));
+  const Tensor y = (*quantizer)(x).value;
+  CHECK(y.value().to_vector() == Array::of<float>({2 * 0.1f, -1 * 0.1f, 7 * 0.1f}).to_vector());
+  const Tensors g = grad({sum(y)}, {x, quantizer->parameters()[0].tensor});
+  CHECK(g[0].value().to_vector() == std::vector<double>{1, 1, 1});
+  CHECK(g[1].item() == doctest::Approx((2 - 2.4) + (-1 + 1.3) + (7 - 50)));
+}
