@@ -1,0 +1,146 @@
+#include "deployment.h"
+
+#include <algorithm>
+
+#include "../../autograd/recorder.h"
+#include "../../kernels/reduce.h"
+#include "../../quant/integer/reference.h"
+#include "../../quant/integer/session.h"
+#include "progress.h"
+
+namespace stairgrad::examples {
+namespace {
+
+namespace integer = quant::integer;
+
+double percent_of(int64_t part, int64_t whole) {
+  return 100.0 * static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
+}
+
+// Keeps what every activation site gives while it lives, as integers by the name of the site.
+class SiteRecorder {
+ public:
+  explicit SiteRecorder(nn::Model& model) : model_(model) {
+    for (const nn::NamedTap& t : model.taps()) {
+      if (t.tap->role == nn::Tap::Role::weight || !t.tap->hook) continue;
+      original_[t.name] = t.tap->hook;
+      t.tap->hook = [this, name = t.name](const Tensor& x) {
+        Quantized q = original_.at(name)(x);
+        integers[name] = q.integers();
+        return q;
+      };
+    }
+  }
+  ~SiteRecorder() {
+    for (const nn::NamedTap& t : model_.taps())
+      if (const auto found = original_.find(t.name); found != original_.end()) t.tap->hook = found->second;
+  }
+  SiteRecorder(const SiteRecorder&) = delete;
+  SiteRecorder& operator=(const SiteRecorder&) = delete;
+
+  std::map<std::string, Array> integers;
+
+ private:
+  nn::Model& model_;
+  std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
+};
+
+int64_t differing(const Array& a, const Array& b) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < a.size(); ++i) count += a.data<uint8_t>()[i] != b.data<uint8_t>()[i];
+  return count;
+}
+
+int64_t differing(const Array& codes, float zero_point, const Array& integers) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < codes.size(); ++i)
+    count += static_cast<float>(codes.data<uint8_t>()[i]) - zero_point != integers.data<float>()[i];
+  return count;
+}
+
+Array as_rows(const Array& logits) {
+  return logits.reshape({logits.dim(0), logits.dim(0) ? logits.size() / logits.dim(0) : 0});
+}
+
+double median_seconds(const std::function<void()>& body) {
+  for (int i = 0; i < 3; ++i) body();
+  std::vector<double> times;
+  const Stopwatch total;
+  while (times.size() < 5 || (total.seconds() < 1 && times.size() < 2000)) {
+    const Stopwatch watch;
+    body();
+    times.push_back(watch.seconds());
+  }
+  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
+  std::nth_element(times.begin(), middle, times.end());
+  return *middle;
+}
+
+// `prepare` makes the function that runs a batch.
+Speed measure(const Shape& image, const std::function<std::function<void()>(const Array& images)>& prepare) {
+  const auto seconds = [&](int64_t batch) {
+    return median_seconds(prepare(random_normal({batch, image[0], image[1], image[2]}, Philox(1))));
+  };
+  return {100 / seconds(100), 1e3 * seconds(1)};
+}
+
+}  // namespace
+
+double Agreement::accuracy() const { return percent_of(correct, images); }
+double Agreement::fake_share() const { return percent_of(fake_mismatched, fake_codes); }
+
+Agreement compare(const integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
+                  const data::Transform& transform) {
+  Agreement result;
+  model.eval();
+  const SiteRecorder recorder(model);
+  const NoGrad no_grad;
+  data::Loader loader(dataset, transform, {.batch = 200});
+  Progress progress("comparing codes", dataset.size());
+  std::unique_ptr<integer::Session> session;
+  for (const data::Batch& batch : loader.epoch(0)) {
+    if (!session || session->batch() != batch.size())
+      session = std::make_unique<integer::Session>(lowered, batch.size(), /*keep_values=*/true);
+    const Array own = kernels::argmax(session->run(batch.images));
+    const Arrays expected = integer::evaluate(lowered, batch.images);
+    const Array evaluated = kernels::argmax(as_rows(expected[static_cast<size_t>(lowered.output)]));
+    const Array fake = kernels::argmax(model(batch.images).value());
+    for (int64_t i = 0; i < batch.size(); ++i) {
+      const int32_t top = own.data<int32_t>()[i];
+      result.correct += top == batch.labels.data<int32_t>()[i];
+      result.top1 += top == evaluated.data<int32_t>()[i];
+      result.fake_top1 += top == fake.data<int32_t>()[i];
+    }
+    result.images += batch.size();
+    for (size_t v = 0; v < lowered.values.size(); ++v) {
+      const integer::Value& value = lowered.values[v];
+      if (!value.codes) continue;
+      const Array& codes = session->value(static_cast<int>(v));
+      result.codes += codes.size();
+      result.mismatched += differing(codes, expected[v]);
+      const auto site = recorder.integers.find(value.name);
+      if (site == recorder.integers.end()) continue;
+      result.fake_codes += codes.size();
+      result.fake_mismatched += differing(codes, value.grid.zero_point, site->second);
+    }
+    progress.advance(batch.size());
+  }
+  return result;
+}
+
+Speed float_speed(nn::Model& model) {
+  model.eval();
+  const NoGrad no_grad;
+  const Shape input = model.input_shape();
+  return measure({input[1], input[2], input[3]},
+                 [&](const Array& images) { return [&model, images] { model(images); }; });
+}
+
+Speed integer_speed(const integer::Model& lowered) {
+  return measure(lowered.values[static_cast<size_t>(lowered.input)].shape, [&](const Array& images) {
+    const auto session = std::make_shared<integer::Session>(lowered, images.dim(0));
+    return [session, images] { session->run(images); };
+  });
+}
+
+}  // namespace stairgrad::examples

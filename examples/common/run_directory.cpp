@@ -1,0 +1,92 @@
+#include "run_directory.h"
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+
+#include "../../data/formats/file.h"
+#include "machine.h"
+
+namespace stairgrad::examples {
+
+namespace fs = std::filesystem;
+
+RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path)) {
+  check(!path_.empty(), "--out: got an empty word, expected a folder");
+  std::error_code error;
+  fs::create_directories(path_, error);
+  if (error || !fs::is_directory(path_)) {
+    throw unavailable_error(text("--out ", path_, ": the folder cannot be made (",
+                                 error ? error.message() : "there is a file of that name", ")"));
+  }
+  try {
+    data::atomic_write(file(".writable"), std::string_view());
+    fs::remove(file(".writable"));
+  } catch (const std::exception& reason) {
+    throw unavailable_error(text("--out ", path_, ": the folder cannot be written to (", reason.what(), ")"));
+  }
+  fs::remove(file("result.json"));
+  fs::remove(file("report.html"));
+  if (!resume) {
+    fs::remove(file("metrics.jsonl"));
+    return;
+  }
+  std::ifstream metrics(file("metrics.jsonl"));
+  for (std::string line; std::getline(metrics, line);) {
+    try {
+      lines_.push_back(Value::parse(line));
+    } catch (const argument_error&) {
+      break;  // the line that was being written when the run was killed
+    }
+  }
+  if (has("metrics.jsonl")) rewrite_metrics();
+}
+
+bool RunDirectory::has(const std::string& name) const { return fs::exists(file(name)); }
+
+void RunDirectory::metrics(const Fields& fields) {
+  Value line = Value::Group{};
+  for (const auto& [name, value] : fields) line.set(name, value);
+  std::ofstream out(file("metrics.jsonl"), std::ios::app);
+  out << line.json() + "\n" << std::flush;
+  if (!out) throw unavailable_error(text(file("metrics.jsonl"), ": writing failed; is the disk full?"));
+  lines_.push_back(std::move(line));
+}
+
+void RunDirectory::forget_metrics_after(const std::string& key, int64_t last) {
+  std::erase_if(lines_, [&](const Value& line) {
+    const Value* field = line.find(key);
+    return field && field->number() > static_cast<double>(last);
+  });
+  rewrite_metrics();
+}
+
+void RunDirectory::rewrite_metrics() const {
+  std::string all;
+  for (const Value& line : lines_) all += line.json() + "\n";
+  data::atomic_write(file("metrics.jsonl"), all);
+}
+
+RunDirectory::Series RunDirectory::series(const std::string& x, const std::string& y) const {
+  Series series;
+  for (const Value& line : lines_) {
+    const Value *at_x = line.find(x), *at_y = line.find(y);
+    if (!at_x || !at_y || std::isnan(at_x->number()) || std::isnan(at_y->number())) continue;
+    series.x.push_back(at_x->number());
+    series.y.push_back(at_y->number());
+  }
+  return series;
+}
+
+void RunDirectory::describe(const std::string& program, const Value& options, uint64_t seed) {
+  const Machine machine = this_machine();
+  result_.set("program", program);
+  result_.set("options", options);
+  result_.set("versions", machine.versions());
+  result_.set("cpu", machine.cpu_value());
+  result_.set("seed", seed);
+}
+
+void RunDirectory::finish() const { data::atomic_write(file("result.json"), result_.json(2) + "\n"); }
+
+}  // namespace stairgrad::examples

@@ -1,0 +1,68 @@
+#include "task.h"
+
+namespace stairgrad::examples {
+
+void TaskOptions::add_to(Options& o) {
+  o.add("--model", model, "network of the zoo").one_of(nn::model_names());
+  o.add("--dataset", dataset, "pictures").one_of(data::dataset_names());
+  o.add("--init", init, "model file to start from");
+  o.add("--norm", norm,
+        "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that of --init, or the "
+        "data set's own)");
+  o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
+  o.add("--limit", limit, "use so many training and test pictures only; 0: all").at_least(0);
+  o.add("--validate", validate, "measure on pictures held out of the training set, not on the test set");
+}
+
+data::Transform Task::test_transform() const {
+  data::Transform transform;
+  transform.normalisation = normalisation;
+  return transform;
+}
+
+namespace {
+
+std::string usual_normalisation(const std::string& dataset) {
+  if (dataset == "folder") return "imagenet";
+  return dataset == "synthetic" ? "tf" : dataset;
+}
+
+}  // namespace
+
+Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed) {
+  Task task;
+  task.info.model = options.model;
+  std::string norm = options.norm;
+  if (!options.init.empty()) {
+    const nn::ModelInfo saved = nn::read_model_info(options.init);
+    check(saved.model == options.model, "--init ", options.init, ": it holds a ", saved.model, ", but --model is ",
+          options.model);
+    if (const auto found = saved.notes.find("normalisation"); norm.empty() && found != saved.notes.end())
+      norm = found->second;
+  }
+  if (norm.empty()) norm = usual_normalisation(options.dataset);
+  task.normalisation = data::Normalisation::named(norm);
+
+  using data::Split;
+  task.train = data::load_dataset(options.dataset, data_folder, options.validate ? Split::fit : Split::train);
+  task.test = data::load_dataset(options.dataset, data_folder, options.validate ? Split::validation : Split::test);
+  if (options.limit > 0) {
+    task.train = data::first(task.train, options.limit);
+    task.test = data::first(task.test, options.limit);
+  }
+  const Shape image = task.test_transform().dst_shape(task.train.image_shape);
+  check(image[0] == image[1], "[", options.dataset, "] got pictures of ", image, ", expected squares");
+  task.info.options = {.in_channels = image[2],
+                       .image_size = image[0],
+                       .classes = task.train.classes(),
+                       .width = options.width};
+  task.info.notes = {{"dataset", options.dataset}, {"normalisation", norm}};
+  task.model = nn::make_model(options.model, task.info.options);
+  if (options.init.empty())
+    nn::initialise(*task.model, seed);
+  else
+    nn::load_weights(options.init, *task.model);
+  return task;
+}
+
+}  // namespace stairgrad::examples

@@ -1,0 +1,40 @@
+// What a program works on: a network of the zoo and a data set that fits it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "../../data/transforms.h"
+#include "../../nn/checkpoint.h"
+#include "options.h"
+#include "training.h"
+
+namespace stairgrad::examples {
+
+/// Which network, which data.
+struct TaskOptions {
+  std::string model = "resnet20", dataset = "cifar10";
+  std::string init;      ///< model file to start from
+  std::string norm;      ///< normalisation; empty: that of the model file, or else the data set's own
+  double width = 1;      ///< multiplies the channels of the network
+  int64_t limit = 0;     ///< use so many training and test pictures only; 0: all
+  bool validate = false; ///< hold out a part of the training pictures and never look at the test set
+
+  void add_to(Options& options);
+};
+
+/// The network and the data, ready to be used.
+struct Task {
+  data::Dataset train, test;
+  data::Normalisation normalisation;
+  nn::ModelInfo info;  ///< how the network is saved; its notes name data set and normalisation
+  std::unique_ptr<nn::Model> model;
+
+  data::Transform test_transform() const;
+};
+
+/// Loads the data, then makes the network: from options.init with its values, or with initial ones drawn from `seed`.
+/// Throws argument_error when the network does not fit the pictures or the file is of another network.
+Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed);
+
+}  // namespace stairgrad::examples

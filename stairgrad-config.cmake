@@ -1,0 +1,11 @@
+# find_package(stairgrad) -> target stairgrad::stairgrad, from the pkg-config file that is installed beside this one.
+include(CMakeFindDependencyMacro)
+find_dependency(PkgConfig)
+set(stairgrad_saved_path "$ENV{PKG_CONFIG_PATH}")
+set(ENV{PKG_CONFIG_PATH} "${CMAKE_CURRENT_LIST_DIR}/../../pkgconfig:${stairgrad_saved_path}")
+pkg_check_modules(stairgrad REQUIRED QUIET IMPORTED_TARGET GLOBAL stairgrad)
+set(ENV{PKG_CONFIG_PATH} "${stairgrad_saved_path}")
+if(NOT TARGET stairgrad::stairgrad)
+  target_compile_features(PkgConfig::stairgrad INTERFACE cxx_std_20)
+  add_library(stairgrad::stairgrad ALIAS PkgConfig::stairgrad)
+endif()
