@@ -80,10 +80,21 @@ Walk plan(const Tensors& outputs, const Tensors& inputs, uint64_t floor) {
   return walk;
 }
 
-struct Slot {
-  Tensor gradient;
-  bool owned = false;  // the sum is ours alone and may be added to in place
-};
+// target += gradient, in the memory of either where nobody else refers to it.
+void accumulate(Tensor& target, Tensor gradient) {
+  if (recording() == Recording::tape) {
+    target = add(target, gradient);
+    return;
+  }
+  Array sum = target.value(), term = gradient.value();
+  target = gradient = {};
+  if (!sum.is_unique()) std::swap(sum, term);
+  if (sum.is_unique())
+    kernels::accumulate(sum, term);
+  else
+    sum = kernels::binary(kernels::Binary::add, term, sum);
+  target = std::move(sum);
+}
 
 Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs,
                    const GradOptions& options) {
@@ -95,23 +106,17 @@ Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs
           " does not require a gradient; make it with Tensor::leaf, or record the op that made it");
 
   const Walk walk = plan(outputs, inputs, floor);
-  std::unordered_map<const Node*, std::vector<Slot>> slots;
-
-  const auto add_to = [&](const Tensor& target, const Tensor& gradient) {
+  // The gradients of each node's outputs, as far as they are known.
+  std::unordered_map<const Node*, Tensors> slots;
+  const auto add_to = [&](const Tensor& target, Tensor gradient) {
     const Node* node = target.node().get();
-    auto& of_node = slots[node];
+    Tensors& of_node = slots[node];
     if (of_node.empty()) of_node.resize(std::max<size_t>(1, node->outputs.size()));
-    Slot& slot = of_node[static_cast<size_t>(target.output_index())];
-    if (!slot.gradient.defined()) {
-      slot.gradient = gradient;
-    } else if (options.create_graph) {
-      slot.gradient = add(slot.gradient, gradient);
-    } else if (slot.owned) {
-      Array sum = slot.gradient.value();
-      kernels::accumulate(sum, gradient.value());
-    } else {
-      slot = {kernels::binary(kernels::Binary::add, slot.gradient.value(), gradient.value()), true};
-    }
+    Tensor& slot = of_node[static_cast<size_t>(target.output_index())];
+    if (slot.defined())
+      accumulate(slot, std::move(gradient));
+    else
+      slot = std::move(gradient);
   };
 
   const RecordingScope mode(options.create_graph ? Recording::tape : Recording::off);
@@ -128,7 +133,7 @@ Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs
             i, ": got ", name_of(seed.dtype()), seed.shape(), ", expected ", name_of(outputs[i].dtype()),
             outputs[i].shape());
     }
-    add_to(outputs[i], seed);
+    add_to(outputs[i], std::move(seed));
   }
 
   // Inputs may be intermediate tensors: their gradients are complete when the walk reaches their node.
@@ -140,8 +145,7 @@ Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs
     if (!walk.leads_to_input.count(node)) continue;
     const auto found = slots.find(node);
     if (found == slots.end()) continue;
-    Tensors gradients;
-    for (Slot& slot : found->second) gradients.push_back(std::move(slot.gradient));
+    const Tensors gradients = std::move(found->second);
     slots.erase(found);
     if (const auto mine = wanted.find(node); mine != wanted.end())
       for (const size_t i : mine->second)
@@ -157,7 +161,7 @@ Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs
     if (!any) continue;
     check(!node->released, "[", node->op->name(),
           "] was walked before and its values were released; pass retain_graph = true to the earlier grad()");
-    const Tensors input_gradients = node->op->vjp(Vjp(walk.owner.at(node), gradients, needs));
+    Tensors input_gradients = node->op->vjp(Vjp(walk.owner.at(node), gradients, needs));
     for (size_t i = 0; i < node->inputs.size(); ++i) {
       if (!needs[i] || i >= input_gradients.size() || !input_gradients[i].defined()) continue;
       const Tensor& input = node->inputs[i];
@@ -165,7 +169,7 @@ Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs
             input_gradients[i].shape(), " for input ", i, " of shape ", input.shape());
       check(input_gradients[i].dtype() == input.dtype(), "[", node->op->name(), "] vjp gave the type ",
             name_of(input_gradients[i].dtype()), " for input ", i, " of type ", name_of(input.dtype()));
-      add_to(input, input_gradients[i]);
+      add_to(input, std::move(input_gradients[i]));
     }
     if (!retain) {
       node->released = true;
@@ -178,7 +182,7 @@ Tensors grad_above(uint64_t floor, const Tensors& outputs, const Tensors& inputs
   for (size_t i = 0; i < inputs.size(); ++i) {
     // What has arrived at an input below the floor is its gradient.
     if (const auto found = slots.find(inputs[i].node().get()); found != slots.end())
-      results[i] = found->second[static_cast<size_t>(inputs[i].output_index())].gradient;
+      results[i] = found->second[static_cast<size_t>(inputs[i].output_index())];
     if (results[i].defined()) continue;
     check(options.allow_unused, "[grad] no output depends on input ", i, " ", inputs[i].name(),
           inputs[i].shape(), "; pass allow_unused = true to get zeros");
@@ -246,13 +250,16 @@ Tensor contracted(const TensorFunction& function, const Tensors& inputs, uint64_
 
 GradcheckResult gradcheck(const TensorFunction& function, const Tensors& inputs, int order, double step) {
   if (order > 1) {
-    // The gradient is a function too: contract each of its parts and check one order less.
-    const TensorFunction gradient = [&](const Tensors& at) {
+    // The vjp is a function too, of the inputs and of the cotangent: contract its parts, check one order
+    // less.
+    const TensorFunction vjp = [&](const Tensors& at) {
       const RecordingScope tape(Recording::tape);
       Tensors leaves;
       for (const Tensor& t : at) leaves.push_back(t.requires_grad() ? t : Tensor::leaf(t.value()));
-      const Tensors parts =
-          grad({contracted(function, leaves, 1)}, leaves, {.create_graph = true, .allow_unused = true});
+      const Tensor cotangent = leaves.back();
+      leaves.pop_back();
+      const Tensors parts = grad({function(leaves)}, leaves,
+                                 {.create_graph = true, .grad_outputs = {cotangent}, .allow_unused = true});
       Tensor total;
       for (size_t i = 0; i < parts.size(); ++i) {
         const Tensor weights = random_normal(parts[i].shape(), Philox(7, 2 + i), 1, parts[i].dtype());
@@ -261,7 +268,9 @@ GradcheckResult gradcheck(const TensorFunction& function, const Tensors& inputs,
       }
       return total;
     };
-    return gradcheck(gradient, inputs, order - 1, step);
+    Tensors at = inputs;
+    at.push_back(random_normal(function(inputs).shape(), Philox(7), 1, DType::f64));
+    return gradcheck(vjp, at, order - 1, step);
   }
 
   if (step == 0) step = 1e-5;

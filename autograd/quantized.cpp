@@ -1,5 +1,5 @@
-// Convolution of codes. The sums are taken in f32, which is exact while they stay below 2^24; a layer that could exceed
-// that is split into parts that cannot, and the parts are added in double.
+// Convolution of codes. The sums are taken in f32, which is exact while they stay below 2^24; a layer that
+// could exceed that is split into parts that cannot, and the parts are added in double.
 #include "quantized.h"
 
 #include <algorithm>
@@ -97,7 +97,8 @@ Array Quantized::unit() const {
 Tensor conv2d(const Quantized& src, const Quantized& weights, const Conv2dOptions& options) {
   check(src.on_grid() && weights.on_grid(), "[conv2d] got ", src.on_grid() ? "weights" : "src",
         " without a grid, expected codes on both sides; quantize it or convolve the values");
-  check(src.grids.size() == 1, "[conv2d] src: got ", src.grids.size(), " grids, expected one for the whole tensor");
+  check(src.grids.size() == 1, "[conv2d] src: got ", src.grids.size(),
+        " grids, expected one for the whole tensor");
   check(weights.grids.size() == 1 || static_cast<int64_t>(weights.grids.size()) == weights.value.dim(0),
         "[conv2d] weights: got ", weights.grids.size(), " grids for the shape ", weights.value.shape(),
         ", expected one, or one for each output channel");

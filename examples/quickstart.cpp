@@ -34,8 +34,8 @@ struct Settings {
   std::string model = "resnet8", dataset = "fashion-mnist", norm = "fashion-mnist";
   std::string quantizer = "dsq", skip = "u8", ends = "8";
   int w_bits = 4, a_bits = 4, epochs = 5, qat_epochs = 3;
-  int64_t batch = 128, limit = 0;
-  double lr = 0.2, qat_lr = 0.04, weight_decay = 5e-4;
+  int64_t batch = 64, limit = 0;
+  double lr = 0.1, qat_lr = 0.02, weight_decay = 5e-4;
 
   Value parse(int argc, char** argv) {
     Options options("quickstart", "Trains, quantizes and runs a small network in integers, end to end.",
@@ -68,7 +68,7 @@ struct Settings {
     options.batch = batch;
     options.weight_decay = weight_decay;
     options.warmup = 0.25;
-    options.crop = 2;
+    options.crop = 0;  // a few epochs do not overfit
     options.seed = common.seed;
     return options;
   }

@@ -24,9 +24,10 @@ struct Settings {
   Value values;
 
   void parse(int argc, char** argv) {
-    Options options("train", "Trains a network of the zoo in floating point.",
-                    {"train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/resnet20",
-                     "train --model resnet20 --dataset cifar10 --epochs 0 --init out/resnet20/model.safetensors"});
+    Options options(
+        "train", "Trains a network of the zoo in floating point.",
+        {"train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/resnet20",
+         "train --model resnet20 --dataset cifar10 --epochs 0 --init out/resnet20/model.safetensors"});
     bool list_models = false;
     common.add_to(options, "out/train");
     task.add_to(options);
@@ -40,23 +41,28 @@ struct Settings {
       std::cout << table.text();
       throw Exit{0};
     }
-    check(training.epochs > 0 || !task.init.empty(), "--epochs 0 measures a network; name its file with --init");
+    check(training.epochs > 0 || !task.init.empty(),
+          "--epochs 0 measures a network; name its file with --init");
     training.seed = common.seed;
     values = options.values();
   }
 };
 
 void fit(const Settings& s, Task& task, RunDirectory& run) {
-  data::Loader loader(task.train, training_transform(s.training, task.normalisation), loader_options(s.training));
+  data::Loader loader(task.train, training_transform(s.training, task.normalisation),
+                      loader_options(s.training));
   check(loader.batches() > 0, "--batch ", s.training.batch, ": the training set has only ", task.train.size(),
         " pictures");
-  nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum, /*nesterov=*/true);
-  TrainingJob job{.model = *task.model, .optimiser = optimiser, .loader = loader, .options = s.training, .run = run};
-  job.notes = {{"model", s.task.model}, {"dataset", s.task.dataset}, {"width", text(s.task.width)},
-               {"pictures", text(task.train.size())}, {"init", s.task.init}};
-  job.evaluate = [&] {
-    return evaluate(*task.model, task.test, task.test_transform(), s.training.type());
-  };
+  nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum,
+                    /*nesterov=*/true);
+  TrainingJob job{
+      .model = *task.model, .optimiser = optimiser, .loader = loader, .options = s.training, .run = run};
+  job.notes = {{"model", s.task.model},
+               {"dataset", s.task.dataset},
+               {"width", text(s.task.width)},
+               {"pictures", text(task.train.size())},
+               {"init", s.task.init}};
+  job.evaluate = [&] { return evaluate(*task.model, task.test, task.test_transform(), s.training.type()); };
   const Stopwatch watch;
   train(job, s.common.resume);
   run.seconds("training", watch.seconds());
@@ -83,9 +89,10 @@ std::vector<Picture> attributed(Task& task, int64_t pictures, DType dtype) {
 }
 
 void write_report(const Settings& s, Task& task, const Evaluated& result, const RunDirectory& run) {
-  Report report(text(s.task.model, " on ", s.task.dataset),
-                text(percent(result.accuracy), " of ", count(result.images),
-                     s.task.validate ? " held-out pictures" : " test pictures", ", activations in ", s.training.dtype));
+  Report report(
+      text(s.task.model, " on ", s.task.dataset),
+      text(percent(result.accuracy), " of ", count(result.images),
+           s.task.validate ? " held-out pictures" : " test pictures", ", activations in ", s.training.dtype));
   if (const auto loss = run.series("epoch", "loss"); !loss.x.empty()) {
     const auto accuracy = run.series("epoch", "accuracy"), test_loss = run.series("epoch", "test_loss");
     report.section("Training");
@@ -94,7 +101,8 @@ void write_report(const Settings& s, Task& task, const Evaluated& result, const 
     report.curves("Accuracy", "epoch", "percent", {{"test", accuracy.x, accuracy.y}});
   }
   report.section("Where it looks");
-  report.pictures("Grad-CAM of the top class", attributed(task, std::min<int64_t>(12, task.test.size()), s.training.type()));
+  report.pictures("Grad-CAM of the top class",
+                  attributed(task, std::min<int64_t>(12, task.test.size()), s.training.type()));
   report.section("Settings");
   Table table({"option", "value"});
   for (const auto& [name, value] : s.training.notes()) table.row({name, value});
@@ -111,9 +119,9 @@ int main(int argc, char** argv) {
     RunDirectory run(s.common.out, s.common.resume);
     run.describe("train", s.values, s.common.seed);
     Task task = load_task(s.task, s.common.data, s.common.seed);
-    std::cout << s.task.model << ": " << count(task.model->parameter_count()) << " parameters; " << s.task.dataset
-              << ": " << count(task.train.size()) << " training and " << count(task.test.size())
-              << (s.task.validate ? " held-out pictures\n" : " test pictures\n");
+    std::cout << s.task.model << ": " << count(task.model->parameter_count()) << " parameters; "
+              << s.task.dataset << ": " << count(task.train.size()) << " training and "
+              << count(task.test.size()) << (s.task.validate ? " held-out pictures\n" : " test pictures\n");
     if (s.training.epochs > 0) fit(s, task, run);
 
     const Evaluated result = evaluate(*task.model, task.test, task.test_transform(), s.training.type());

@@ -69,6 +69,8 @@ class Array {
   /// Counts in-place changes of the memory.
   uint64_t version() const;
   void bump_version();
+  /// True if no other Array refers to the memory: who holds it may overwrite it unseen.
+  bool is_unique() const { return storage_.use_count() == 1; }
   bool shares_memory_with(const Array& other) const { return storage_ && storage_ == other.storage_; }
 
  private:

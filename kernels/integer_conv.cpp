@@ -1,11 +1,12 @@
 #include "integer_conv.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "dispatch.h"
-#include "grid.h"
 #include "onednn.h"
 #include "reference/conv.h"
+#include "simd/simd.h"
 #include "threads.h"
 
 namespace stairgrad::kernels {
@@ -51,25 +52,22 @@ void check_arrays(const IntegerConvSpec& s, const Array& src, const Array& dst) 
 
 /// dst from exact sums, by grid.h.
 void requantise(const IntegerConvSpec& s, const Array& sums, Array& dst) {
-  const int64_t channels = s.weights.dim(0);
+  const int64_t width = s.weights.dim(0), rows = sums.size() / std::max<int64_t>(width, 1);
   const int32_t* acc = sums.data<int32_t>();
   const float *b = s.b.data<float>(), *m = s.m.data<float>();
-  const auto each = [&](const auto& store) {
-    parallel_for(sums.size() / std::max<int64_t>(channels, 1), 256, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row)
-        for (int64_t c = 0; c < channels; ++c)
-          store(row * channels + c, grid::affine(acc[row * channels + c], b[c], m[c]));
-    });
-  };
-  if (!s.requantise) {
-    float* out = dst.data<float>();
-    return each([=](int64_t i, float t) { out[i] = t; });
-  }
-  uint8_t* out = dst.data<uint8_t>();
-  each([=, &s](int64_t i, float t) {
-    if (s.skip) t = grid::add_skip(t, out[i], s.skip_ratio);
-    out[i] = static_cast<uint8_t>(grid::round_saturate(t, s.lo, s.hi));
-  });
+  const simd::GridLoops& loops = simd::table().grid;
+  parallel_for(rows, std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(width, 1)),
+               [&](int64_t begin, int64_t end) {
+                 const int64_t first = begin * width, count = end - begin;
+                 if (!s.requantise)
+                   loops.affine(acc + first, b, m, static_cast<float*>(dst.raw()) + first, count, width);
+                 else if (s.skip)
+                   loops.requantise_add(acc + first, b, m, static_cast<uint8_t*>(dst.raw()) + first, count,
+                                        width, s.lo, s.hi, s.skip_ratio);
+                 else
+                   loops.requantise(acc + first, b, m, static_cast<uint8_t*>(dst.raw()) + first, count, width,
+                                    s.lo, s.hi);
+               });
 }
 
 void add(Array& sums, const Array& part) {
@@ -143,10 +141,13 @@ bool any_weight_is_exact() {
 struct IntegerConv::Impl {
   explicit Impl(const IntegerConvSpec& given) : spec(given) {
     check_spec(spec);
-    // oneDNN pads with code 0 (its zero points crashed with AMX): another zero point is framed explicitly.
+    // oneDNN pads with code 0 (its zero points crashed with AMX), and not where a result would see nothing
+    // else.
     IntegerConvSpec inner = spec;
     const auto& p = spec.conv.padding;
-    frame = spec.src_zero_point != 0 && p != std::array<int64_t, 4>{};
+    frame = p != std::array<int64_t, 4>{} &&
+            (spec.src_zero_point != 0 ||
+             !onednn::every_result_sees_src(spec.src, spec.weights.shape(), spec.conv));
     if (frame) {
       inner.conv.padding = {};
       inner.src[1] += p[0] + p[1];

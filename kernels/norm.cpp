@@ -144,7 +144,12 @@ BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const 
     const T *px = x.data<T>(), *pg = diff_y.data<T>(), *py = relu ? y.data<T>() : nullptr;
     const std::vector<R> means = rows.repeated(mean.data<R>());
 
-    // First pass: sums of g and of g * (x - mean).
+    BatchNormGradients result{Array(x.shape(), x.dtype()), Array(Shape{rows.channels}, dtype_of<R>),
+                              Array(Shape{rows.channels}, dtype_of<R>), Array()};
+    if (skip_needed) result.skip = relu ? Array(x.shape(), x.dtype()) : diff_y;
+    T* diff_skip = skip_needed && relu ? result.skip.template data<T>() : nullptr;
+
+    // First pass: g and the sums of g and of g * (x - mean).
     std::vector<double> sums(static_cast<size_t>(rows.chunks()) * 2 * c);
     parallel_for(rows.chunks(), rows.chunks_per_piece(), [&](int64_t begin, int64_t end) {
       const auto wide = static_cast<size_t>(rows.width());
@@ -154,8 +159,9 @@ BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const 
         std::fill(sum.begin(), sum.end(), R{0});
         std::fill(products.begin(), products.end(), R{0});
         rows.wide(first, last, [&](int64_t at, int64_t count, int64_t width) {
-          simd::loops<T>().norm_gradient_sums(px + at, pg + at, py ? py + at : nullptr, count, width,
-                                              means.data(), sum.data(), products.data());
+          simd::loops<T>().norm_gradient_sums(px + at, pg + at, py ? py + at : nullptr,
+                                              diff_skip ? diff_skip + at : nullptr, count, width, means.data(),
+                                              sum.data(), products.data());
         });
         fold_sums(rows, sum, sums.data() + static_cast<size_t>(k) * 2 * c);
         fold_sums(rows, products, sums.data() + (static_cast<size_t>(k) * 2 + 1) * c);
@@ -164,9 +170,6 @@ BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const 
     for (size_t i = 2 * c; i < sums.size(); ++i) sums[i % (2 * c)] += sums[i];
 
     // With d = x - mean: dx = gamma / std * (g - E[g] - d * E[g d] / var).
-    BatchNormGradients result{Array(x.shape(), x.dtype()), Array(Shape{rows.channels}, dtype_of<R>),
-                              Array(Shape{rows.channels}, dtype_of<R>),
-                              skip_needed ? Array(x.shape(), x.dtype()) : Array()};
     std::vector<R> offset(c), slope(c), scale(c);
     for (size_t j = 0; j < c; ++j) {
       const double inverse = 1 / std::sqrt(static_cast<double>(var.data<R>()[j]) + eps);
@@ -178,16 +181,15 @@ BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const 
       scale[j] = static_cast<R>(static_cast<double>(gamma.data<R>()[j]) * inverse);
     }
 
-    // Second pass: the gradients of x and of the skip.
+    // Second pass: the gradient of x, from g if that was kept.
     const std::vector<R> offsets = rows.repeated(offset.data()), slopes = rows.repeated(slope.data()),
                          scales = rows.repeated(scale.data());
     T* diff_x = result.x.template data<T>();
-    T* diff_skip = skip_needed ? result.skip.template data<T>() : nullptr;
+    if (diff_skip) pg = diff_skip, py = nullptr;
     parallel_for(rows.count, rows.chunk() * rows.chunks_per_piece(), [&](int64_t begin, int64_t end) {
       rows.wide(begin, end, [&](int64_t at, int64_t count, int64_t width) {
-        simd::loops<T>().norm_gradient(px + at, pg + at, py ? py + at : nullptr, diff_x + at,
-                                       diff_skip ? diff_skip + at : nullptr, count, width, means.data(),
-                                       offsets.data(), slopes.data(), scales.data());
+        simd::loops<T>().norm_gradient(px + at, pg + at, py ? py + at : nullptr, diff_x + at, count, width,
+                                       means.data(), offsets.data(), slopes.data(), scales.data());
       });
     });
     return result;

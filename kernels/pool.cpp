@@ -15,6 +15,8 @@ constexpr int64_t grain = 1 << 14;  // elements of a piece of parallel work
 struct Images {
   int64_t n, h, w, c;
   explicit Images(const Shape& s) : n(s[0]), h(s[1]), w(s[2]), c(s[3]) {}
+  /// Position of the first channel of a pixel.
+  int64_t at(int64_t image, int64_t row, int64_t column) const { return ((image * h + row) * w + column) * c; }
 };
 
 // The part of one window that lies inside the image.
@@ -28,11 +30,31 @@ struct Window {
     top = std::max<int64_t>(top, 0);
     left = std::max<int64_t>(left, 0);
   }
-  int64_t area() const { return (bottom - top) * (right - left); }
+  int64_t height() const { return bottom - top; }
+  int64_t width() const { return right - left; }
 };
 
+// simd::Loops::max_window for integers.
+template <class T>
+void max_window_of_codes(const T* x, T* y, int32_t* index, int64_t c, int64_t height, int64_t width,
+                         int64_t row, int32_t first, int32_t step) {
+  std::copy_n(x, c, y);
+  std::fill_n(index, c, first);
+  for (int64_t i = 0; i < height; ++i) {
+    for (int64_t j = 0; j < width; ++j) {
+      const T* pixel = x + i * row + j * c;
+      const auto position = static_cast<int32_t>(first + i * step + j);
+      for (int64_t k = 0; k < c; ++k) {
+        const bool larger = pixel[k] > y[k];
+        y[k] = larger ? pixel[k] : y[k];
+        index[k] = larger ? position : index[k];
+      }
+    }
+  }
+}
+
 double divisor(const Window& window, const Pool2dOptions& o) {
-  return static_cast<double>(o.count_padding ? o.kernel[0] * o.kernel[1] : window.area());
+  return static_cast<double>(o.count_padding ? o.kernel[0] * o.kernel[1] : window.height() * window.width());
 }
 
 // Calls body(image, row) for every row of the images, in parallel.
@@ -88,17 +110,11 @@ Array avg_pool2d(const Array& x, const Pool2dOptions& options) {
     const T* from = x.data<T>();
     T* to = y.data<T>();
     for_image_rows(dst, [&](int64_t n, int64_t row) {
-      const simd::Loops<T>& loops = simd::loops<T>();
-      std::vector<R> sum(static_cast<size_t>(src.c));
       for (int64_t column = 0; column < dst.w; ++column) {
         const Window window(src, options, row, column);
-        std::fill(sum.begin(), sum.end(), R{0});
-        for (int64_t i = window.top; i < window.bottom; ++i)
-          loops.column_sum(from + ((n * src.h + i) * src.w + window.left) * src.c, window.right - window.left,
-                           src.c, sum.data());
-        simd::loops<R>().affine(sum.data(), sum.data(), src.c,
-                                static_cast<R>(1 / divisor(window, options)), 0);
-        loops.narrow(sum.data(), to + ((n * dst.h + row) * dst.w + column) * src.c, src.c);
+        simd::loops<T>().average_window(from + src.at(n, window.top, window.left),
+                                        to + dst.at(n, row, column), src.c, window.height(), window.width(),
+                                        src.w * src.c, static_cast<R>(1 / divisor(window, options)));
       }
     });
   });
@@ -118,21 +134,19 @@ Array avg_pool2d_backward(const Array& diff_y, const Shape& src_shape, const Poo
     // Each row of src gathers from the windows that cover it, so that rows are independent.
     for_image_rows(src, [&](int64_t n, int64_t row) {
       const simd::Loops<T>& loops = simd::loops<T>();
-      std::vector<R> sums(static_cast<size_t>(src.w * src.c)), part(static_cast<size_t>(src.c));
+      std::vector<R> sums(static_cast<size_t>(src.w * src.c));
       const int64_t above = row + options.padding[0] - options.kernel[0];
       const int64_t first = above < 0 ? 0 : above / options.stride[0] + 1;
       const int64_t last = std::min(dst.h - 1, (row + options.padding[0]) / options.stride[0]);
       for (int64_t i = first; i <= last; ++i) {
         for (int64_t column = 0; column < dst.w; ++column) {
           const Window window(src, options, i, column);
-          loops.widen(from + ((n * dst.h + i) * dst.w + column) * src.c, part.data(), src.c);
-          simd::loops<R>().affine(part.data(), part.data(), src.c,
-                                  static_cast<R>(1 / divisor(window, options)), 0);
+          const auto scale = static_cast<R>(1 / divisor(window, options));
           for (int64_t j = window.left; j < window.right; ++j)
-            simd::loops<R>().column_sum(part.data(), 1, src.c, sums.data() + j * src.c);
+            loops.add_scaled(from + dst.at(n, i, column), sums.data() + j * src.c, src.c, scale);
         }
       }
-      loops.narrow(sums.data(), to + (n * src.h + row) * src.w * src.c, src.w * src.c);
+      loops.narrow(sums.data(), to + src.at(n, row, 0), src.w * src.c);
     });
   });
   return diff_x;
@@ -150,23 +164,17 @@ MaxPool max_pool2d(const Array& x, const Pool2dOptions& options) {
     for_image_rows(dst, [&](int64_t n, int64_t row) {
       for (int64_t column = 0; column < dst.w; ++column) {
         const Window window(src, options, row, column);
-        const int64_t at = ((n * dst.h + row) * dst.w + column) * src.c;
-        T* best = to + at;
-        int32_t* where = index + at;
-        const int64_t start = window.top * src.w + window.left;
-        std::copy_n(from + (n * src.h * src.w + start) * src.c, src.c, best);
-        std::fill_n(where, src.c, static_cast<int32_t>(start));
-        for (int64_t i = window.top; i < window.bottom; ++i) {
-          for (int64_t j = window.left; j < window.right; ++j) {
-            const T* candidate = from + ((n * src.h + i) * src.w + j) * src.c;
-            const auto position = static_cast<int32_t>(i * src.w + j);
-            for (int64_t k = 0; k < src.c; ++k) {
-              const bool larger = candidate[k] > best[k] || candidate[k] != candidate[k];
-              best[k] = larger ? candidate[k] : best[k];
-              where[k] = larger ? position : where[k];
-            }
-          }
-        }
+        const T* first = from + src.at(n, window.top, window.left);
+        const int64_t at = dst.at(n, row, column);
+        const auto position = static_cast<int32_t>(window.top * src.w + window.left);
+        const auto max_window = [] {
+          if constexpr (is_floating(dtype_of<T>))
+            return simd::loops<T>().max_window;
+          else
+            return max_window_of_codes<T>;
+        }();
+        max_window(first, to + at, index + at, src.c, window.height(), window.width(), src.w * src.c, position,
+                   static_cast<int32_t>(src.w));
       }
     });
   });
@@ -230,11 +238,8 @@ Array global_avg_pool(const Array& x) {
     T* to = y.data<T>();
     const int64_t pixels = src.h * src.w;
     for_images(src, [&](int64_t n) {
-      std::vector<R> sum(static_cast<size_t>(src.c));
-      simd::loops<T>().column_sum(from + n * pixels * src.c, pixels, src.c, sum.data());
-      simd::loops<R>().affine(sum.data(), sum.data(), src.c,
-                              static_cast<R>(1 / static_cast<double>(pixels)), 0);
-      simd::loops<T>().narrow(sum.data(), to + n * src.c, src.c);
+      simd::loops<T>().average_window(from + n * pixels * src.c, to + n * src.c, src.c, 1, pixels, 0,
+                                      static_cast<R>(1 / static_cast<double>(pixels)));
     });
   });
   return y;

@@ -19,7 +19,7 @@ struct Rows {
   /// Rows of a chunk: sums are taken in float within it and in double over chunks. It is a multiple of
   /// `repeat`, and fixed, so that results do not depend on the number of threads.
   int64_t chunk() const {
-    const int64_t rows = std::max<int64_t>(64, (1 << 14) / std::max<int64_t>(1, channels));
+    const int64_t rows = std::max<int64_t>(64, (1 << 15) / std::max<int64_t>(1, channels));
     return (rows + repeat - 1) / repeat * repeat;
   }
   int64_t chunks() const { return (count + chunk() - 1) / chunk(); }
@@ -48,10 +48,10 @@ struct Rows {
   /// Folds the first `copies` copies of each channel in a wide row into one double.
   template <class R, class Combine>
   void fold(const std::vector<R>& row, int64_t copies, double* result, const Combine& combine) const {
-    for (int64_t j = 0; j < channels; ++j) result[j] = static_cast<double>(row[static_cast<size_t>(j)]);
-    for (int64_t i = channels; i < copies * channels; ++i) {
-      double& r = result[i % channels];
-      r = combine(r, static_cast<double>(row[static_cast<size_t>(i)]));
+    std::copy_n(row.begin(), channels, result);
+    for (int64_t k = 1; k < copies; ++k) {
+      const R* copy = row.data() + k * channels;
+      for (int64_t j = 0; j < channels; ++j) result[j] = combine(result[j], static_cast<double>(copy[j]));
     }
   }
 };

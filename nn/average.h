@@ -5,8 +5,8 @@
 
 namespace stairgrad::nn {
 
-/// Exponential moving average of a model's parameters and buffers (Polyak and Juditsky, 1992, in the form that
-/// Tarvainen and Valpola, NIPS'17, use): often a better network than that of the last step.
+/// Exponential moving average of a model's parameters and buffers (Polyak and Juditsky, 1992, in the form
+/// that Tarvainen and Valpola, NIPS'17, use): often a better network than that of the last step.
 class WeightAverage {
  public:
   /// Starts at the model's values. Throws argument_error unless 0 < decay < 1.

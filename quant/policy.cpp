@@ -65,6 +65,7 @@ class Fields {
   const Json& object(const std::string& key) {
     static const Json empty = Json::object();
     const Json* value = find(key);
+    if (value && !value->is_object()) fail(key + ": expected an object");
     return value ? *value : empty;
   }
   void no_others() const {

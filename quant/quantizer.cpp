@@ -5,6 +5,8 @@
 #include <map>
 
 #include "../autograd/ops.h"
+#include "../kernels/grid_arrays.h"
+#include "../kernels/simd/simd.h"
 #include "../kernels/threads.h"
 
 namespace stairgrad::quant {
@@ -115,34 +117,23 @@ Tensor Quantizer::apply(const Tensors& in) const {
 Arrays QuantizeOp::forward(const Arrays& in) const { return {fake_quantize(in[0], grids)}; }
 
 Array fake_quantize(const Array& x, const Grids& grids) {
-  const auto groups = static_cast<int64_t>(grids.size());
-  check(groups == 1 || (x.rank() > 0 && x.dim(0) == groups), "[fake_quantize] got ", groups,
-        " grids for an array of shape ", x.shape(), ", expected one, or one for each slice of the outermost axis");
-  check(x.dtype() == DType::f32 || x.dtype() == DType::f64, "[fake_quantize] got an array of type ",
-        name_of(x.dtype()), ", expected f32 or f64");
-  Array result(x.shape(), x.dtype());
-  const int64_t slice = x.size() / groups;
-  const auto run = [&](auto type) {
-    using T = decltype(type);
-    const T* from = x.data<T>();
-    T* to = result.data<T>();
-    parallel_for(x.size(), 16384, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const Grid& g = grids[static_cast<size_t>(i / slice)];
-        if constexpr (std::is_same_v<T, float>) {
-          to[i] = grid::decode(grid::encode(from[i], g), g);
-        } else {
-          const double p = from[i] / static_cast<double>(g.scale) + g.zero_point;
-          const double code = std::nearbyint(p > g.lo ? (p < g.hi ? p : g.hi) : g.lo);
-          to[i] = (code - g.zero_point) * g.scale;
-        }
-      }
-    });
-  };
-  if (x.dtype() == DType::f32)
-    run(float{});
-  else
-    run(double{});
+  const auto slices = static_cast<int64_t>(grids.size());
+  if (slices == 1) return kernels::fake_quantize(x, grids[0]);
+  check(x.rank() > 0 && x.dim(0) == slices, "[fake_quantize] got ", slices, " grids for an array of shape ",
+        x.shape(), ", expected one, or one for each slice of the outermost axis");
+  if (x.dtype() == DType::f64) return cast(fake_quantize(cast(x, DType::f32), grids), DType::f64);
+  Array result(x.shape());
+  const float* from = x.data<float>();
+  float* to = result.data<float>();
+  const int64_t size = x.size() / slices;
+  const auto loop = simd::table().grid.fake_quantize;
+  parallel_for(slices, std::max<int64_t>(1, 32768 / std::max<int64_t>(1, size)),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const Grid& g = grids[static_cast<size_t>(i)];
+                   loop(from + i * size, to + i * size, size, g, grid::inverse(g.scale));
+                 }
+               });
   return result;
 }
 

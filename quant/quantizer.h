@@ -28,41 +28,43 @@ struct QuantizerTraits {
   bool learned = true;     ///< it has parameters of its own
 };
 
-/// Maps a tensor to an integer grid, with a gradient of its own choice. Parameters belong to the quantizer, have one
-/// value for each grid, and are learned with the network's. A subclass declares them, and says how to choose them
-/// (choose), which grid they describe (grids) and what the gradient is (surrogate).
+/// Maps a tensor to an integer grid, with a gradient of its own choice. Parameters belong to the quantizer,
+/// have one value for each grid, and are learned with the network's. A subclass declares them, and says how
+/// to choose them (choose), which grid they describe (grids) and what the gradient is (surrogate).
 class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantizer> {
  public:
-  /// For weights of `channels` output channels, or activations. Throws argument_error for bits outside 1 .. 8, and for
-  /// activations per channel, whose grids could not be deployed.
+  /// For weights of `channels` output channels, or activations. Throws argument_error for bits outside 1 ..
+  /// 8, and for activations per channel, whose grids could not be deployed.
   explicit Quantizer(const QuantizerOptions& options, int64_t channels = 1);
 
   const QuantizerOptions& options() const { return options_; }
   virtual QuantizerTraits traits() const { return {}; }
 
-  /// Chooses the parameters for data like `x` (f32). The first call of operator() does it, unless they were loaded.
-  /// Throws numeric_error for data with NaN or infinity.
+  /// Chooses the parameters for data like `x` (f32). The first call of operator() does it, unless they were
+  /// loaded. Throws numeric_error for data with NaN or infinity.
   void initialise(const Array& x);
   bool initialised() const;
 
-  /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks); bf16 is converted to f32. Values and codes
-  /// are those of kernels/grid.h on to_grid().
+  /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks); bf16 is converted to f32. Values
+  /// and codes are those of kernels/grid.h on to_grid().
   Quantized operator()(const Tensor& x);
 
   /// The grid that the parameters describe: one, or one for each slice.
   Grids to_grid() const;
   virtual Grids grids(const Arrays& parameters) const = 0;
 
-  /// The parameters, in the order in which they were declared: learned ones, and constants if they are not learned.
+  /// The parameters, in the order in which they were declared: learned ones, and constants if they are not
+  /// learned.
   Tensors own_parameters() const;
 
-  /// The quantizer as a function of {x, own_parameters()...}. By default an op whose gradient is the surrogate's; a
-  /// quantizer overrides it to do the backward in one pass.
+  /// The quantizer as a function of {x, own_parameters()...}. By default an op whose gradient is the
+  /// surrogate's; a quantizer overrides it to do the backward in one pass.
   virtual Tensor apply(const Tensors& in) const;
 
-  /// The function whose derivative the backward promises, of the same arguments. Whatever the backward treats as
-  /// constant (codes, the cell that x lies in) is that of the sample point `at`: values of the same arguments. At the
-  /// sample point it equals apply(); elsewhere it is smooth, so that gradient checks can run on it.
+  /// The function whose derivative the backward promises, of the same arguments. Whatever the backward treats
+  /// as constant (codes, the cell that x lies in) is that of the sample point `at`: values of the same
+  /// arguments. At the sample point it equals apply(); elsewhere it is smooth, so that gradient checks can
+  /// run on it.
   virtual Tensor surrogate(const Tensors& in, const Arrays& at) const = 0;
 
   /// Moves the parameters back to where the grid is defined, after a step of the optimiser.
@@ -81,8 +83,9 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   int64_t groups() const { return groups_; }
   /// True for weights, and for activations that had negative values when the quantizer was initialised.
   bool is_signed() const;
-  /// 1 / sqrt(n * levels), which balances the step of a parameter with those of the weights (Esser et al., ICLR'20,
-  /// 2.2): n is the number of weights on the grid, or of activations in one image. 1 without scale_gradients.
+  /// 1 / sqrt(n * levels), which balances the step of a parameter with those of the weights (Esser et al.,
+  /// ICLR'20, 2.2): n is the number of weights on the grid, or of activations in one image. 1 without
+  /// scale_gradients.
   double gradient_scale(const Shape& x, int levels) const;
 
  private:

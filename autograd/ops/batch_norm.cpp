@@ -142,7 +142,8 @@ BatchNormResult batch_norm_train(const Tensor& x, const Tensor& gamma, const Ten
   check(x.size() > 0, "[batch_norm] got the empty batch ", x.shape(), ", which has no statistics");
   Tensors in = {x, gamma, beta};
   if (skip.defined()) in.push_back(skip);
-  Tensors out = stairgrad::apply(std::make_shared<BatchNormOp>(options.eps, options.relu, skip.defined(), true), in);
+  Tensors out =
+      stairgrad::apply(std::make_shared<BatchNormOp>(options.eps, options.relu, skip.defined(), true), in);
   return {out[0], out[1], out[2]};
 }
 

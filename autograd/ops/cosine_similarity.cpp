@@ -5,6 +5,8 @@
 namespace stairgrad {
 
 Tensor cosine_similarity(const Tensor& a, const Tensor& b, const Axes& axes, double eps) {
+  check(a.shape() == b.shape(), "[cosine_similarity] got the shapes ", a.shape(), " and ", b.shape(),
+        ", expected equal ones");
   return sum(l2_normalise(a, axes, eps) * l2_normalise(b, axes, eps), axes);
 }
 

@@ -4,7 +4,11 @@
 
 namespace stairgrad {
 
-Tensor mse(const Tensor& a, const Tensor& b) { return mean(square(a - b)); }
+Tensor mse(const Tensor& a, const Tensor& b) {
+  check(a.shape() == b.shape(), "[mse] got the shapes ", a.shape(), " and ", b.shape(),
+        ", expected equal ones");
+  return mean(square(a - b));
+}
 
 std::vector<Sample> mse_samples() {
   return {{"(3,4)",

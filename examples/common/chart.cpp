@@ -23,21 +23,27 @@ std::string number(double x) {
 struct Axis {
   double low, high, step;
 
-  /// Round limits and step around the values.
-  static Axis around(double low, double high) {
+  /// Round steps over the values; the ends are round as well unless `tight`.
+  static Axis over(double low, double high, bool tight) {
     if (!(low <= high)) low = 0, high = 1;
     if (low == high) low -= 0.5, high += 0.5;
-    const double rough = (high - low) / 5;
+    const double rough = (high - low) / 6;
     const double power = std::pow(10, std::floor(std::log10(rough)));
     double step = 10 * power;
     for (const double factor : {5, 2, 1}) {
       if (factor * power >= rough) step = factor * power;
     }
-    return {std::floor(low / step) * step, std::ceil(high / step) * step, step};
+    return tight ? Axis{low, high, step}
+                 : Axis{std::floor(low / step) * step, std::ceil(high / step) * step, step};
   }
   double share(double x) const { return (x - low) / (high - low); }
-  int ticks() const { return static_cast<int>(std::lround((high - low) / step)); }
-  double tick(int i) const { return low + i * step; }
+  std::vector<double> ticks() const {
+    std::vector<double> ticks;
+    const auto last = std::llround(std::floor(high / step + 1e-9));
+    for (auto i = std::llround(std::ceil(low / step - 1e-9)); i <= last; ++i)
+      ticks.push_back(static_cast<double>(i) * step);
+    return ticks;
+  }
 };
 
 std::string legend(const std::vector<std::string>& names) {
@@ -53,7 +59,7 @@ std::string legend(const std::vector<std::string>& names) {
 
 std::string line_chart(const std::string& x_label, const std::string& y_label,
                        const std::vector<Curve>& curves) {
-  constexpr double width = 640, height = 280, left = 56, right = 12, top = 22, bottom = 40;
+  constexpr double width = 560, height = 280, left = 56, right = 16, top = 22, bottom = 40;
   const double infinity = std::numeric_limits<double>::infinity();
   double x_low = infinity, x_high = -infinity, y_low = infinity, y_high = -infinity;
   for (const Curve& curve : curves) {
@@ -64,22 +70,22 @@ std::string line_chart(const std::string& x_label, const std::string& y_label,
       y_high = std::max(y_high, curve.y[i]);
     }
   }
-  const Axis x_axis = Axis::around(x_low, x_high), y_axis = Axis::around(y_low, y_high);
+  const Axis x_axis = Axis::over(x_low, x_high, true), y_axis = Axis::over(y_low, y_high, false);
   const auto at_x = [&](double x) { return left + x_axis.share(x) * (width - left - right); };
   const auto at_y = [&](double y) { return height - bottom - y_axis.share(y) * (height - top - bottom); };
 
   std::ostringstream svg;
   svg.precision(5);
   svg << "<svg viewBox=\"0 0 " << width << " " << height << "\" role=\"img\">\n";
-  for (int i = 0; i <= y_axis.ticks(); ++i) {
-    const double y = at_y(y_axis.tick(i));
+  for (const double tick : y_axis.ticks()) {
+    const double y = at_y(tick);
     svg << "<line class=\"grid\" x1=\"" << left << "\" x2=\"" << width - right << "\" y1=\"" << y
         << "\" y2=\"" << y << "\"/><text class=\"end\" x=\"" << left - 6 << "\" y=\"" << y + 4 << "\">"
-        << number(y_axis.tick(i)) << "</text>\n";
+        << number(tick) << "</text>\n";
   }
-  for (int i = 0; i <= x_axis.ticks(); ++i) {
-    svg << "<text class=\"middle\" x=\"" << at_x(x_axis.tick(i)) << "\" y=\"" << height - bottom + 17 << "\">"
-        << number(x_axis.tick(i)) << "</text>\n";
+  for (const double tick : x_axis.ticks()) {
+    svg << "<text class=\"middle\" x=\"" << at_x(tick) << "\" y=\"" << height - bottom + 17 << "\">"
+        << number(tick) << "</text>\n";
   }
   svg << "<text class=\"middle label\" x=\"" << (left + width - right) / 2 << "\" y=\"" << height - 6 << "\">"
       << escape_html(x_label) << "</text>\n"

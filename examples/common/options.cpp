@@ -9,6 +9,7 @@
 #include "../../kernels/error.h"
 #include "../../kernels/threads.h"
 #include "interrupt.h"
+#include "spinning.h"
 
 namespace stairgrad::examples {
 
@@ -233,6 +234,7 @@ void CommonOptions::add_to(Options& options, const std::string& default_out) {
 }
 
 int run_program(const std::function<int()>& body) {
+  limit_spinning();
   try {
     return body();
   } catch (const Exit& exit) {

@@ -19,12 +19,12 @@ h1 { margin: 0; font-size: 26px; } h2 { margin: 34px 0 10px; font-size: 19px; } 
 p { margin: 6px 0; } .subtitle { color: var(--soft); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: 14px 16px; margin: 10px 0;
         overflow-x: auto; }
-.half { display: inline-block; vertical-align: top; width: calc(50% - 8px); box-sizing: border-box; margin-right: 6px; }
+.half { display: inline-block; vertical-align: top; width: calc(50% - 12px); box-sizing: border-box; margin-right: 8px; }
 @media (max-width: 760px) { .half { width: 100%; } }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 14px 4px 0; text-align: right; border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; } th:first-child, td:first-child { text-align: left; }
-svg { width: 100%; height: auto; } svg text { font-size: 11px; fill: var(--soft); } svg .label { fill: var(--ink); }
+svg { width: 100%; max-width: 720px; height: auto; } svg text { font-size: 11px; fill: var(--soft); } svg .label { fill: var(--ink); }
 svg .small { font-size: 9px; }
 .end { text-anchor: end; } .middle { text-anchor: middle; } .grid { stroke: var(--line); }
 polyline { fill: none; stroke-width: 2; }

@@ -7,7 +7,8 @@ void TaskOptions::add_to(Options& o) {
   o.add("--dataset", dataset, "pictures").one_of(data::dataset_names());
   o.add("--init", init, "model file to start from");
   o.add("--norm", norm,
-        "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that of --init, or the "
+        "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that of "
+        "--init, or the "
         "data set's own)");
   o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
   o.add("--limit", limit, "use so many training and test pictures only; 0: all").at_least(0);
@@ -35,8 +36,8 @@ Task load_task(const TaskOptions& options, const std::string& data_folder, uint6
   std::string norm = options.norm;
   if (!options.init.empty()) {
     const nn::ModelInfo saved = nn::read_model_info(options.init);
-    check(saved.model == options.model, "--init ", options.init, ": it holds a ", saved.model, ", but --model is ",
-          options.model);
+    check(saved.model == options.model, "--init ", options.init, ": it holds a ", saved.model,
+          ", but --model is ", options.model);
     if (const auto found = saved.notes.find("normalisation"); norm.empty() && found != saved.notes.end())
       norm = found->second;
   }
@@ -45,7 +46,8 @@ Task load_task(const TaskOptions& options, const std::string& data_folder, uint6
 
   using data::Split;
   task.train = data::load_dataset(options.dataset, data_folder, options.validate ? Split::fit : Split::train);
-  task.test = data::load_dataset(options.dataset, data_folder, options.validate ? Split::validation : Split::test);
+  task.test =
+      data::load_dataset(options.dataset, data_folder, options.validate ? Split::validation : Split::test);
   if (options.limit > 0) {
     task.train = data::first(task.train, options.limit);
     task.test = data::first(task.test, options.limit);

@@ -14,11 +14,11 @@ namespace stairgrad::examples {
 /// Which network, which data.
 struct TaskOptions {
   std::string model = "resnet20", dataset = "cifar10";
-  std::string init;      ///< model file to start from
-  std::string norm;      ///< normalisation; empty: that of the model file, or else the data set's own
-  double width = 1;      ///< multiplies the channels of the network
-  int64_t limit = 0;     ///< use so many training and test pictures only; 0: all
-  bool validate = false; ///< hold out a part of the training pictures and never look at the test set
+  std::string init;       ///< model file to start from
+  std::string norm;       ///< normalisation; empty: that of the model file, or else the data set's own
+  double width = 1;       ///< multiplies the channels of the network
+  int64_t limit = 0;      ///< use so many training and test pictures only; 0: all
+  bool validate = false;  ///< hold out a part of the training pictures and never look at the test set
 
   void add_to(Options& options);
 };
@@ -33,8 +33,9 @@ struct Task {
   data::Transform test_transform() const;
 };
 
-/// Loads the data, then makes the network: from options.init with its values, or with initial ones drawn from `seed`.
-/// Throws argument_error when the network does not fit the pictures or the file is of another network.
+/// Loads the data, then makes the network: from options.init with its values, or with initial ones drawn from
+/// `seed`. Throws argument_error when the network does not fit the pictures or the file is of another
+/// network.
 Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed);
 
 }  // namespace stairgrad::examples

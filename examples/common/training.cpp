@@ -22,8 +22,10 @@ void TrainingOptions::add_to(Options& o) {
   o.add("--momentum", momentum, "momentum of SGD").between(0, 0.9999);
   o.add("--weight-decay", weight_decay, "weight decay of convolutions and linear layers").between(0, 1);
   o.add("--warmup", warmup, "epochs during which the learning rate rises").at_least(0);
-  o.add("--label-smoothing", label_smoothing, "share of each target moved to the other classes").between(0, 0.999);
-  o.add("--ema", average, "decay of a moving average of the weights, such as 0.999; 0: none").between(0, 0.999999);
+  o.add("--label-smoothing", label_smoothing, "share of each target moved to the other classes")
+      .between(0, 0.999);
+  o.add("--ema", average, "decay of a moving average of the weights, such as 0.999; 0: none")
+      .between(0, 0.999999);
   o.add("--crop", crop, "border of the random crop, pixels; 0: no crop").between(0, 1024);
   o.add("--no-flip", no_flip, "do not mirror images at random");
   o.add("--cutout", cutout, "side of a square erased from each image, pixels; 0: none").between(0, 4096);
@@ -34,11 +36,21 @@ void TrainingOptions::add_to(Options& o) {
 }
 
 std::map<std::string, std::string> TrainingOptions::notes() const {
-  return {{"epochs", text(epochs)},   {"batch", text(batch)},       {"lr", text(lr)},
-          {"momentum", text(momentum)}, {"weight-decay", text(weight_decay)}, {"warmup", text(warmup)},
-          {"label-smoothing", text(label_smoothing)}, {"ema", text(average)}, {"crop", text(crop)},
-          {"no-flip", text(no_flip)}, {"cutout", text(cutout)},     {"mixup", text(mixup)},
-          {"cutmix", text(cutmix)},   {"dtype", dtype},             {"seed", text(seed)}};
+  return {{"epochs", text(epochs)},
+          {"batch", text(batch)},
+          {"lr", text(lr)},
+          {"momentum", text(momentum)},
+          {"weight-decay", text(weight_decay)},
+          {"warmup", text(warmup)},
+          {"label-smoothing", text(label_smoothing)},
+          {"ema", text(average)},
+          {"crop", text(crop)},
+          {"no-flip", text(no_flip)},
+          {"cutout", text(cutout)},
+          {"mixup", text(mixup)},
+          {"cutmix", text(cutmix)},
+          {"dtype", dtype},
+          {"seed", text(seed)}};
 }
 
 DType TrainingOptions::type() const {
@@ -98,12 +110,13 @@ Evaluated evaluate(const std::function<Array(const Array& images)>& logits, cons
   data::Loader loader(dataset, transform, {.batch = batch, .dtype = dtype});
   for (const data::Batch& b : loader.epoch(0)) {
     const Array y = cast(logits(b.images), DType::f32);
-    check(y.rank() == 2 && y.dim(0) == b.size() && y.dim(1) == dataset.classes(), "[evaluate] got logits ", y.shape(),
-          ", expected (", b.size(), ',', dataset.classes(), ") because ", dataset.name, " has ", dataset.classes(),
-          " classes");
+    check(y.rank() == 2 && y.dim(0) == b.size() && y.dim(1) == dataset.classes(), "[evaluate] got logits ",
+          y.shape(), ", expected (", b.size(), ',', dataset.classes(), ") because ", dataset.name, " has ",
+          dataset.classes(), " classes");
     const double loss = total_loss(y, dataset.labels, result.images);
-    if (!std::isfinite(loss)) throw numeric_error(text("a logit of images ", result.images, " to ",
-                                                       result.images + b.size() - 1, " is not finite"));
+    if (!std::isfinite(loss))
+      throw numeric_error(
+          text("a logit of images ", result.images, " to ", result.images + b.size() - 1, " is not finite"));
     result.loss += loss;
     for (int64_t i = 0; i < b.size(); ++i) {
       const float* row = y.data<float>() + i * y.dim(1);
@@ -120,11 +133,12 @@ Evaluated evaluate(const std::function<Array(const Array& images)>& logits, cons
   return result;
 }
 
-Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform, DType dtype,
-                   int64_t batch) {
+Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
+                   DType dtype, int64_t batch) {
   const nn::Evaluation evaluation(model);
   const NoGrad no_grad;
-  return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype, batch);
+  return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype,
+                  batch);
 }
 
 namespace {
@@ -149,7 +163,8 @@ class Loop {
 
   void run() {
     const int64_t images = job_.options.epochs * job_.loader.images();
-    Progress progress(job_.phase, images, "images", epoch_ * job_.loader.images() + batch_ * job_.options.batch);
+    Progress progress(job_.phase, images, "images",
+                      epoch_ * job_.loader.images() + batch_ * job_.options.batch);
     const Interrupt interrupt;
     job_.model.train();
     while (epoch_ < job_.options.epochs) {
@@ -170,7 +185,8 @@ class Loop {
       ++batch_;
       total_loss() += loss;
       seconds() += watch.seconds();
-      progress.advance(batch.size(), text("epoch ", job_.first_epoch + epoch_ + 1, ", loss ", fixed(loss, 3)));
+      progress.advance(batch.size(),
+                       text("epoch ", job_.first_epoch + epoch_ + 1, ", loss ", fixed(loss, 3)));
       if (interrupt.requested() && batch_ < job_.loader.batches()) {
         save();
         interrupt.stop_here();
@@ -195,7 +211,8 @@ class Loop {
     const Tensor logits = cast(job_.model(Tensor(batch.images)), DType::f32);
     const double smoothing = job_.options.label_smoothing;
     if (!batch.soft_labels.has_value()) return cross_entropy(logits, batch.labels, smoothing);
-    const Tensor targets = Tensor(batch.soft_labels) * (1 - smoothing) + smoothing / static_cast<double>(logits.dim(1));
+    const Tensor targets =
+        Tensor(batch.soft_labels) * (1 - smoothing) + smoothing / static_cast<double>(logits.dim(1));
     return soft_cross_entropy(logits, targets);
   }
 
@@ -212,8 +229,8 @@ class Loop {
       where = name + " is not finite";
       break;
     }
-    throw numeric_error(text("step ", step + 1, " (epoch ", job_.first_epoch + epoch_ + 1, "): the loss is ", loss, "; ",
-                             where, "; a lower --lr or a longer --warmup may help"));
+    throw numeric_error(text("step ", step + 1, " (epoch ", job_.first_epoch + epoch_ + 1, "): the loss is ",
+                             loss, "; ", where, "; a lower --lr or a longer --warmup may help"));
   }
 
   void finish_epoch(Progress& progress) {
@@ -221,7 +238,8 @@ class Loop {
     const auto batches = static_cast<double>(std::max<int64_t>(1, batch_));
     const double loss = total_loss() / batches, took = seconds();
     const double rate = static_cast<double>(job_.loader.images()) / std::max(took, 1e-9);
-    std::string line = text("epoch ", epoch, "/", job_.first_epoch + job_.options.epochs, ": loss ", fixed(loss, 4));
+    std::string line =
+        text("epoch ", epoch, "/", job_.first_epoch + job_.options.epochs, ": loss ", fixed(loss, 4));
     Value accuracy, test_loss;
     if (job_.evaluate) {
       if (average_) average_->swap();
@@ -247,7 +265,8 @@ class Loop {
 
   nn::Checkpoint snapshot() const {
     nn::Checkpoint now;
-    now.parts = {{"model", job_.model.state()}, {"optimiser", job_.optimiser.state()}, {"epoch", {{"sums", sums_}}}};
+    now.parts = {
+        {"model", job_.model.state()}, {"optimiser", job_.optimiser.state()}, {"epoch", {{"sums", sums_}}}};
     if (average_) now.parts["average"] = average_->state();
     now.counters = {{"epoch", epoch_}, {"batch", batch_}};
     now.notes = job_.notes;

@@ -54,7 +54,8 @@ struct Evaluated {
   double seconds = 0;
   std::vector<int32_t> predictions;
 };
-/// Runs `logits` (images -> (n, classes)) over a data set in order. Throws numeric_error when a logit is not finite.
+/// Runs `logits` (images -> (n, classes)) over a data set in order. Throws numeric_error when a logit is not
+/// finite.
 Evaluated evaluate(const std::function<Array(const Array& images)>& logits, const data::Dataset& dataset,
                    const data::Transform& transform, DType dtype = DType::f32, int64_t batch = 250);
 /// The same for a model, in evaluation mode and without recording.
@@ -71,7 +72,8 @@ struct TrainingJob {
   RunDirectory& run;
   int first_epoch = 0;  ///< epochs are numbered from here, for phases that follow one another
   std::string checkpoint = "last.ckpt";
-  std::map<std::string, std::string> notes = {};  ///< what else a resumed run must share, such as the data set
+  std::map<std::string, std::string> notes =
+      {};  ///< what else a resumed run must share, such as the data set
 
   /// The loss of a batch; by default the cross-entropy of the model's logits.
   std::function<Tensor(const Tensor& images, const data::Batch& batch)> loss = {};
@@ -81,10 +83,10 @@ struct TrainingJob {
   std::function<Evaluated()> evaluate = {};
 };
 
-/// Trains to the last epoch. Writes a line of metrics and a checkpoint after each, and a checkpoint when Ctrl-C asks to
-/// stop (then throws Interrupted). With `resume` it goes on from the checkpoint, if there is one, as if it had never
-/// stopped, bit for bit. At the end the model holds the averaged weights if the options ask for an average. Throws
-/// numeric_error naming step and parameter when the loss is not finite.
+/// Trains to the last epoch. Writes a line of metrics and a checkpoint after each, and a checkpoint when
+/// Ctrl-C asks to stop (then throws Interrupted). With `resume` it goes on from the checkpoint, if there is
+/// one, as if it had never stopped, bit for bit. At the end the model holds the averaged weights if the
+/// options ask for an average. Throws numeric_error naming step and parameter when the loss is not finite.
 void train(TrainingJob job, bool resume);
 
 }  // namespace stairgrad::examples

@@ -19,43 +19,52 @@ void moments(const T* x, int64_t rows, int64_t width, const Real<T>* pivot, Real
   });
 }
 
+template <class T, bool with_skip, bool relu>
+void normalise_rows(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
+                    const Real<T>* scale, const Real<T>* shift) {
+  const auto zero = splat<Vector<T>>(0);
+  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
+    const auto m = load(mean + i, rest...), k = load(scale + i, rest...), b = load(shift + i, rest...);
+    for (int64_t r = first; r < first + count; ++r) {
+      const int64_t at = r * width + i;
+      auto v = (load(x + at, rest...) - m) * k + b;
+      if constexpr (with_skip) v = v + load(skip + at, rest...);
+      if constexpr (relu) v = v < zero ? zero : v;
+      store(y + at, v, rest...);
+    }
+  });
+}
+
 template <class T>
 void normalise(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
                const Real<T>* scale, const Real<T>* shift, bool relu) {
-  const auto zero = splat<Vector<T>>(0);
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto row = [=](int64_t i, auto... rest) {
-      auto v = (load(x + i, rest...) - load(mean + i, rest...)) * load(scale + i, rest...) +
-               load(shift + i, rest...);
-      if (skip) v = v + load(skip + i, rest...);
-      if (relu) v = v < zero ? zero : v;
-      store(y + i, v, rest...);
-    };
-    for_vectors<T>(width, row, row);
-    x += width;
-    y += width;
-    if (skip) skip += width;
-  }
+  const auto loop = skip ? (relu ? normalise_rows<T, true, true> : normalise_rows<T, true, false>)
+                         : (relu ? normalise_rows<T, false, true> : normalise_rows<T, false, false>);
+  loop(x, skip, y, rows, width, mean, scale, shift);
 }
 
 // The gradient behind the ReLU, if there was one.
-template <class T, class... Rest>
-inline Vector<T> masked(const T* diff_y, const T* y, int64_t i, Rest... rest) {
-  const auto g = load(diff_y + i, rest...);
-  const auto zero = splat<Vector<T>>(0);
-  return y ? (load(y + i, rest...) > zero ? g : zero) : g;
+template <bool masked, class T, class... Rest>
+inline Vector<T> gradient(const T* diff_y, const T* y, int64_t i, Rest... rest) {
+  const auto g = load(diff_y + i, rest...), zero = splat<Vector<T>>(0);
+  if constexpr (masked)
+    return load(y + i, rest...) > zero ? g : zero;
+  else
+    return g;
 }
 
-template <class T>
-void norm_gradient_sums(const T* x, const T* diff_y, const T* y, int64_t rows, int64_t width,
-                        const Real<T>* mean, Real<T>* sum, Real<T>* products) {
+template <class T, bool masked, bool keep>
+void gradient_sums(const T* x, const T* diff_y, const T* y, T* kept, int64_t rows, int64_t width,
+                   const Real<T>* mean, Real<T>* sum, Real<T>* products) {
   for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
     const auto m = load(mean + i, rest...);
     auto s = load(sum + i, rest...), p = load(products + i, rest...);
     for (int64_t r = first; r < first + count; ++r) {
-      const auto g = masked(diff_y, y, r * width + i, rest...);
+      const int64_t at = r * width + i;
+      const auto g = gradient<masked>(diff_y, y, at, rest...);
+      if constexpr (keep) store(kept + at, g, rest...);
       s = s + g;
-      p = p + g * (load(x + r * width + i, rest...) - m);
+      p = p + g * (load(x + at, rest...) - m);
     }
     store(sum + i, s, rest...);
     store(products + i, p, rest...);
@@ -63,24 +72,32 @@ void norm_gradient_sums(const T* x, const T* diff_y, const T* y, int64_t rows, i
 }
 
 template <class T>
-void norm_gradient(const T* x, const T* diff_y, const T* y, T* diff_x, T* diff_skip, int64_t rows,
-                   int64_t width, const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
-                   const Real<T>* scale) {
-  for (int64_t r = 0; r < rows; ++r) {
-    const auto row = [=](int64_t i, auto... rest) {
-      const auto g = masked(diff_y, y, i, rest...);
-      const auto d = load(x + i, rest...) - load(mean + i, rest...);
-      if (diff_skip) store(diff_skip + i, g, rest...);
-      const auto centred = g - load(offset + i, rest...) - d * load(slope + i, rest...);
-      store(diff_x + i, centred * load(scale + i, rest...), rest...);
-    };
-    for_vectors<T>(width, row, row);
-    x += width;
-    diff_y += width;
-    diff_x += width;
-    if (y) y += width;
-    if (diff_skip) diff_skip += width;
-  }
+void norm_gradient_sums(const T* x, const T* diff_y, const T* y, T* diff_skip, int64_t rows, int64_t width,
+                        const Real<T>* mean, Real<T>* sum, Real<T>* products) {
+  const auto loop = y ? (diff_skip ? gradient_sums<T, true, true> : gradient_sums<T, true, false>)
+                      : (diff_skip ? gradient_sums<T, false, true> : gradient_sums<T, false, false>);
+  loop(x, diff_y, y, diff_skip, rows, width, mean, sum, products);
+}
+
+template <class T, bool masked>
+void gradient_rows(const T* x, const T* diff_y, const T* y, T* diff_x, int64_t rows, int64_t width,
+                   const Real<T>* mean, const Real<T>* offset, const Real<T>* slope, const Real<T>* scale) {
+  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
+    const auto m = load(mean + i, rest...), o = load(offset + i, rest...), k = load(slope + i, rest...),
+               f = load(scale + i, rest...);
+    for (int64_t r = first; r < first + count; ++r) {
+      const int64_t at = r * width + i;
+      const auto d = load(x + at, rest...) - m;
+      store(diff_x + at, (gradient<masked>(diff_y, y, at, rest...) - o - d * k) * f, rest...);
+    }
+  });
+}
+
+template <class T>
+void norm_gradient(const T* x, const T* diff_y, const T* y, T* diff_x, int64_t rows, int64_t width,
+                   const Real<T>* mean, const Real<T>* offset, const Real<T>* slope, const Real<T>* scale) {
+  const auto loop = y ? gradient_rows<T, true> : gradient_rows<T, false>;
+  loop(x, diff_y, y, diff_x, rows, width, mean, offset, slope, scale);
 }
 
 template <class T>

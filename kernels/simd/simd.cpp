@@ -5,36 +5,24 @@
 
 namespace stairgrad::simd {
 
-// Each source of loops defines one function per instruction set that enters its loops into a table.
+// Of table.cpp, one for each instruction set.
 namespace baseline {
-void enter_map(Table&);
-void enter_reduce(Table&);
-void enter_norm(Table&);
-void enter_optimiser(Table&);
-}  // namespace baseline
-
+void fill(Table&);
+}
 #ifdef STAIRGRAD_X86
 namespace avx2 {
-void enter_map(Table&);
-void enter_reduce(Table&);
-void enter_norm(Table&);
-void enter_optimiser(Table&);
-}  // namespace avx2
+void fill(Table&);
+}
 namespace avx512 {
-void enter_map(Table&);
-void enter_reduce(Table&);
-void enter_norm(Table&);
-void enter_optimiser(Table&);
-}  // namespace avx512
+void fill(Table&);
+}
 #endif
 
 namespace {
 
-using Enter = void (*)(Table&);
-
-Table filled(std::initializer_list<Enter> subjects) {
+Table filled(void (*fill)(Table&)) {
   Table table{};
-  for (const Enter enter : subjects) enter(table);
+  fill(table);
   return table;
 }
 
@@ -42,8 +30,8 @@ Isa best() {
   Isa limit = Isa::avx512;
   if (const char* name = std::getenv("STAIRGRAD_MAX_ISA")) {
     const std::string_view wanted = name;
-    check(wanted == "baseline" || wanted == "avx2" || wanted == "avx512", "[simd] got STAIRGRAD_MAX_ISA=",
-          wanted, ", expected baseline, avx2 or avx512");
+    check(wanted == "baseline" || wanted == "avx2" || wanted == "avx512",
+          "[simd] got STAIRGRAD_MAX_ISA=", wanted, ", expected baseline, avx2 or avx512");
     limit = wanted == "baseline" ? Isa::baseline : wanted == "avx2" ? Isa::avx2 : Isa::avx512;
   }
   for (const Isa isa : {Isa::avx512, Isa::avx2})
@@ -63,19 +51,16 @@ Current& current() {
 }  // namespace
 
 const Table* table_of(Isa isa) {
-  static const Table plain = filled(
-      {baseline::enter_map, baseline::enter_reduce, baseline::enter_norm, baseline::enter_optimiser});
+  static const Table plain = filled(baseline::fill);
   if (isa == Isa::baseline) return &plain;
 #ifdef STAIRGRAD_X86
   if (isa == Isa::avx2 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    static const Table table =
-        filled({avx2::enter_map, avx2::enter_reduce, avx2::enter_norm, avx2::enter_optimiser});
+    static const Table table = filled(avx2::fill);
     return &table;
   }
   if (isa == Isa::avx512 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    static const Table table =
-        filled({avx512::enter_map, avx512::enter_reduce, avx512::enter_norm, avx512::enter_optimiser});
+    static const Table table = filled(avx512::fill);
     return &table;
   }
 #endif

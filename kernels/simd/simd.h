@@ -9,6 +9,10 @@
 
 #include "../elementwise.h"
 
+namespace stairgrad {
+struct Grid;
+}
+
 namespace stairgrad::simd {
 
 /// What a loop over elements of type T computes in.
@@ -39,6 +43,17 @@ struct Loops {
   /// exp(x - shift) into y; returns the sum.
   double (*exp_sum)(const T* x, Real<T> shift, Real<T>* y, int64_t n);
 
+  // pool.cpp: `c` channels of the pixels of a window, rows of which are `row` elements apart.
+  /// y = the average, with `scale` for 1 / (pixels averaged over).
+  void (*average_window)(const T* x, T* y, int64_t c, int64_t height, int64_t width, int64_t row,
+                         Real<T> scale);
+  /// y = the largest element, the first one if several are; index = its position, `first` for the window's
+  /// first pixel and `step` more for each row. NaN counts as largest.
+  void (*max_window)(const T* x, T* y, int32_t* index, int64_t c, int64_t height, int64_t width, int64_t row,
+                     int32_t first, int32_t step);
+  /// sum += g * scale.
+  void (*add_scaled)(const T* g, Real<T>* sum, int64_t n, Real<T> scale);
+
   // norm.cpp: rows of `width` elements; per-channel arrays have `width` elements.
   /// sum += x - pivot, squares += (x - pivot)^2.
   void (*moments)(const T* x, int64_t rows, int64_t width, const Real<T>* pivot, Real<T>* sum,
@@ -46,12 +61,13 @@ struct Loops {
   /// y = act((x - mean) * scale + shift [+ skip]).
   void (*normalise)(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
                     const Real<T>* scale, const Real<T>* shift, bool relu);
-  /// With g = diff_y where y > 0 (y may be null: everywhere): sum += g, products += g * (x - mean).
-  void (*norm_gradient_sums)(const T* x, const T* diff_y, const T* y, int64_t rows, int64_t width,
-                             const Real<T>* mean, Real<T>* sum, Real<T>* products);
-  /// diff_x = (g - offset - (x - mean) * slope) * scale; g itself into diff_skip unless that is null.
-  void (*norm_gradient)(const T* x, const T* diff_y, const T* y, T* diff_x, T* diff_skip, int64_t rows,
-                        int64_t width, const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
+  /// With g = diff_y where y > 0 (y may be null: everywhere): sum += g, products += g * (x - mean), and g
+  /// itself into diff_skip unless that is null.
+  void (*norm_gradient_sums)(const T* x, const T* diff_y, const T* y, T* diff_skip, int64_t rows,
+                             int64_t width, const Real<T>* mean, Real<T>* sum, Real<T>* products);
+  /// diff_x = (g - offset - (x - mean) * slope) * scale with g as above.
+  void (*norm_gradient)(const T* x, const T* diff_y, const T* y, T* diff_x, int64_t rows, int64_t width,
+                        const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
                         const Real<T>* scale);
 };
 
@@ -63,11 +79,27 @@ struct OptimiserLoops {
                 float beta2, float eps, float second_scale, float decay);
 };
 
+/// The functions of grid.h over ranges; acc and codes of requantise are rows of `width` channels.
+struct GridLoops {
+  void (*encode_u8)(const float* x, uint8_t* codes, int64_t n, const Grid& g, float inverse_scale);
+  void (*encode_s8)(const float* x, int8_t* codes, int64_t n, const Grid& g, float inverse_scale);
+  void (*decode_u8)(const uint8_t* codes, float* y, int64_t n, const Grid& g);
+  void (*decode_s8)(const int8_t* codes, float* y, int64_t n, const Grid& g);
+  void (*fake_quantize)(const float* x, float* y, int64_t n, const Grid& g, float inverse_scale);
+  void (*affine)(const int32_t* acc, const float* b, const float* m, float* y, int64_t rows, int64_t width);
+  void (*requantise)(const int32_t* acc, const float* b, const float* m, uint8_t* codes, int64_t rows,
+                     int64_t width, int lo, int hi);
+  /// The same after adding the codes that are there, the skip's, times `ratio`.
+  void (*requantise_add)(const int32_t* acc, const float* b, const float* m, uint8_t* codes, int64_t rows,
+                         int64_t width, int lo, int hi, float ratio);
+};
+
 struct Table {
   Loops<float> f32;
   Loops<bf16> b16;
   Loops<double> f64;
   OptimiserLoops optimiser;
+  GridLoops grid;
 };
 
 enum class Isa { baseline, avx2, avx512 };

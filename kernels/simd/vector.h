@@ -5,6 +5,10 @@
 // comparisons and ?: work lane by lane. A vector of doubles has one lane: f64 exists for gradient checks.
 #pragma once
 
+#ifdef __SSE4_1__
+#include <immintrin.h>
+#endif
+
 #include "simd.h"
 
 namespace stairgrad::simd::STAIRGRAD_ISA {
@@ -35,10 +39,20 @@ inline F32 load(const float* p) {
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
+// One instruction to widen; g++ 12 makes four of __builtin_convertvector.
 inline F32 load(const bf16* p) {
-  U16 v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return reinterpret_cast<F32>(__builtin_convertvector(v, U32) << 16);
+#if defined(__AVX512F__)
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
+#elif defined(__AVX2__)
+  const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
+#elif defined(__SSE4_1__)
+  const __m128i wide = _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i_u*>(p)));
+#else
+  U16 half;
+  __builtin_memcpy(&half, p, sizeof half);
+  const U32 wide = __builtin_convertvector(half, U32);
+#endif
+  return reinterpret_cast<F32>(reinterpret_cast<U32>(wide) << 16);
 }
 inline double load(const double* p) { return *p; }
 inline float widen(float x) { return x; }

@@ -50,8 +50,8 @@ const BackwardLoops<T>& loops() {
     return table().f64;
 }
 
-// Cuts `groups` slices of `size` elements in all into chunks of at most 16384, runs body(group, offset, count, sums) on
-// each, and returns the sums of each group, added in a fixed order.
+// Cuts `groups` slices of `size` elements in all into chunks of at most 16384, runs body(group, offset,
+// count, sums) on each, and returns the sums of each group, added in a fixed order.
 template <class Sums, class Body>
 std::vector<Sums> over_chunks(int64_t size, int64_t groups, const Body& body) {
   constexpr int64_t chunk = 16384;
@@ -61,7 +61,8 @@ std::vector<Sums> over_chunks(int64_t size, int64_t groups, const Body& body) {
                [&](int64_t begin, int64_t end) {
                  for (int64_t i = begin; i < end; ++i) {
                    const int64_t group = i / pieces, first = i % pieces * chunk;
-                   body(group, group * slice + first, std::min(chunk, slice - first), partial[static_cast<size_t>(i)]);
+                   body(group, group * slice + first, std::min(chunk, slice - first),
+                        partial[static_cast<size_t>(i)]);
                  }
                });
   for (size_t i = 0; i < partial.size(); ++i) sums[i / static_cast<size_t>(pieces)] += partial[i];
@@ -79,33 +80,36 @@ void dispatch(const char* name, const Array& gradient, const Array& x, const Bod
     body(float{});
 }
 
-// f32 takes the series for phi where the closed form would lose more than three digits, f64 where it would lose five.
+// f32 takes the series for phi where the closed form would lose more than three digits, f64 where it would
+// lose five.
 template <class T>
 constexpr double near_linear = std::is_same_v<T, float> ? 0.5 : 0.05;
 
 }  // namespace
 
-DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& alpha, const Array& l, const Array& u,
-                          int intervals, bool soft) {
+DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& alpha, const Array& l,
+                          const Array& u, int intervals, bool soft) {
   const int64_t groups = alpha.size();
-  DsqGradients result{Array(x.shape(), x.dtype()), Array(alpha.shape(), x.dtype()), Array(l.shape(), x.dtype()),
-                      Array(u.shape(), x.dtype())};
+  DsqGradients result{Array(x.shape(), x.dtype()), Array(alpha.shape(), x.dtype()),
+                      Array(l.shape(), x.dtype()), Array(u.shape(), x.dtype())};
   dispatch("dsq", gradient, x, [&](auto type) {
     using T = decltype(type);
     std::vector<DsqCurve> curves;
     for (int64_t g = 0; g < groups; ++g) {
       const double low = l.data<T>()[g], range = u.data<T>()[g] - low, a = alpha.data<T>()[g];
-      const double inverse = intervals / std::max(range, smallest_range), kappa = std::log(2 / a - 1);
-      curves.push_back({inverse, -low * inverse, static_cast<double>(intervals), a, kappa, !is_collapsed(range), soft,
-                        std::abs(kappa) < near_linear<T>});
+      const double inverse = intervals / std::max(range, smallest_range),
+                   kappa = std::min(std::log(2 / a - 1), 80.0);
+      curves.push_back({inverse, -low * inverse, static_cast<double>(intervals), a, kappa,
+                        !is_collapsed(range), soft, std::abs(kappa) < near_linear<T>});
     }
     const auto run = loops<T>().dsq;
     const T *from = x.data<T>(), *gradients = gradient.data<T>();
     T* to = result.x.data<T>();
-    const auto sums = over_chunks<DsqSums>(
-        x.size(), groups, [&](int64_t group, int64_t offset, int64_t count, DsqSums& part) {
-          run(from + offset, gradients + offset, to + offset, count, curves[static_cast<size_t>(group)], part);
-        });
+    const auto sums = over_chunks<DsqSums>(x.size(), groups,
+                                           [&](int64_t group, int64_t offset, int64_t count, DsqSums& part) {
+                                             run(from + offset, gradients + offset, to + offset, count,
+                                                 curves[static_cast<size_t>(group)], part);
+                                           });
     for (int64_t g = 0; g < groups; ++g) {
       const DsqSums& sum = sums[static_cast<size_t>(g)];
       const double range = static_cast<double>(u.data<T>()[g]) - static_cast<double>(l.data<T>()[g]);
@@ -126,8 +130,8 @@ LsqGradients lsq_backward(const Array& gradient, const Array& x, const Array& sc
     T* to = result.x.data<T>();
     const auto sums = over_chunks<double>(
         x.size(), scale.size(), [&](int64_t group, int64_t offset, int64_t count, double& part) {
-          part = run(from + offset, gradients + offset, to + offset, count, 1 / static_cast<double>(scales[group]),
-                     codes.zero_point, codes.lo, codes.hi);
+          part = run(from + offset, gradients + offset, to + offset, count,
+                     1 / static_cast<double>(scales[group]), codes.zero_point, codes.lo, codes.hi);
         });
     for (size_t g = 0; g < sums.size(); ++g) result.scale.data<T>()[g] = static_cast<T>(sums[g]);
   });
@@ -148,8 +152,8 @@ Array pass_on_grid(const Array& gradient, const Array& x, const Grids& grids) {
                          [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
                            const Grid& g = grids[static_cast<size_t>(group)];
                            const double scale = g.scale, zero = g.zero_point;
-                           run(from + offset, gradients + offset, to + offset, count, (g.lo - zero - 0.5) * scale,
-                               (g.hi - zero + 0.5) * scale);
+                           run(from + offset, gradients + offset, to + offset, count,
+                               (g.lo - zero - 0.5) * scale, (g.hi - zero + 0.5) * scale);
                          });
   });
   return result;

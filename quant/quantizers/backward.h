@@ -1,5 +1,5 @@
-// Backward passes of the quantizers over whole arrays: one pass over memory, one range for the array or one for each
-// slice of the outermost axis. Results do not depend on the number of threads.
+// Backward passes of the quantizers over whole arrays: one pass over memory, one range for the array or one
+// for each slice of the outermost axis. Results do not depend on the number of threads.
 #pragma once
 
 #include "../../autograd/quantized.h"
@@ -9,10 +9,11 @@ namespace stairgrad::quant {
 struct DsqGradients {
   Array x, alpha, l, u;
 };
-/// Of sum(gradient * Q(x)) for DSQ with `intervals` between l and u (spec: the closed forms of DSQ's gradients). alpha,
-/// l and u hold one value for each range; `soft` takes the direct term of dl and du from phi instead of the code.
-DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& alpha, const Array& l, const Array& u,
-                          int intervals, bool soft);
+/// Of sum(gradient * Q(x)) for DSQ with `intervals` between l and u (spec: the closed forms of DSQ's
+/// gradients). alpha, l and u hold one value for each range; `soft` takes the direct term of dl and du from
+/// phi instead of the code.
+DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& alpha, const Array& l,
+                          const Array& u, int intervals, bool soft);
 
 struct LsqGradients {
   Array x, scale;

@@ -25,14 +25,16 @@ struct DsqBackward final : Op {
 
   Arrays forward(const Arrays& in) const override {
     DsqGradients g = dsq_backward(in[0], in[1], in[2], in[3], in[4], intervals, soft);
-    return {g.x, kernels::affine(g.alpha, scale, 0), kernels::affine(g.l, scale, 0), kernels::affine(g.u, scale, 0)};
+    return {g.x, kernels::affine(g.alpha, scale, 0), kernels::affine(g.l, scale, 0),
+            kernels::affine(g.u, scale, 0)};
   }
 
   // The closed forms, with codes and cells as constants.
   Tensors decompose(const Tensors& in) const override {
     const Tensor &gradient = in[0], &x = in[1];
     const Tensor alpha = spread(in[2], x.rank()), l = spread(in[3], x.rank()), u = spread(in[4], x.rank());
-    const Tensor zero = Array::zeros(x.shape(), x.dtype()), end = Array::full(x.shape(), intervals, x.dtype());
+    const Tensor zero = Array::zeros(x.shape(), x.dtype()),
+                 end = Array::full(x.shape(), intervals, x.dtype());
     const Tensor smallest = Array::full(u.shape(), 1.0001 * smallest_range, x.dtype());
 
     const Tensor v = (x - l) / (maximum(u - l, smallest) / intervals);
@@ -47,7 +49,9 @@ struct DsqBackward final : Op {
                           (square(s) * tanh - 2 * s * t * (1 - square(tanh)) / (alpha * (2 - alpha)));
     const Tensor upper = (counted * (soft ? cell + 0.5 * (s * tanh + 1) : round(c)) - dx * c) / intervals;
     const Shape& parameters = in[2].shape();
-    const auto total = [&](const Tensor& terms) { return reshape(sum_to(terms, u.shape()), parameters) * scale; };
+    const auto total = [&](const Tensor& terms) {
+      return reshape(sum_to(terms, u.shape()), parameters) * scale;
+    };
     return {dx, total(dalpha), total(counted - dx - upper), total(upper)};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
@@ -72,8 +76,8 @@ struct DsqOp final : QuantizeOp {
 // Parameters: alpha, u of weights (l = -u); alpha, l, u of activations.
 Dsq::Dsq(const QuantizerOptions& options, int64_t channels, const DsqOptions& dsq)
     : Quantizer(options, channels), dsq_(dsq), min_range_(add_buffer("min_range", {groups()})) {
-  check(dsq.alpha >= min_alpha && dsq.alpha <= max_alpha, "[dsq] got alpha = ", dsq.alpha, ", expected ", min_alpha,
-        " .. ", max_alpha);
+  check(dsq.alpha >= min_alpha && dsq.alpha <= max_alpha, "[dsq] got alpha = ", dsq.alpha, ", expected ",
+        min_alpha, " .. ", max_alpha);
   declare("alpha", dsq.learn_alpha);
   if (!options.weight) declare("l");
   declare("u");
@@ -109,8 +113,9 @@ Grids Dsq::grids(const Arrays& parameters) const {
   Grids all;
   const std::vector<double> high = parameters.back().to_vector();
   for (size_t g = 0; g < high.size(); ++g)
-    all.push_back(options().weight ? symmetric_grid(high[g], options().bits)
-                                   : zero_grid(is_signed() ? parameters[1].to_vector()[g] : 0, high[g], options().bits));
+    all.push_back(options().weight
+                      ? symmetric_grid(high[g], options().bits)
+                      : zero_grid(is_signed() ? parameters[1].to_vector()[g] : 0, high[g], options().bits));
   return all;
 }
 
@@ -118,7 +123,8 @@ Dsq::Range Dsq::range(const Tensors& in, const Arrays& at) const {
   if (options().weight) return {-in[2], in[2]};
   const Tensor &l = in[2], &u = in[3];
   if (!is_signed()) return {l * 0.0, u};  // l stays 0
-  const double low = at[2].item(), step = std::max(at[3].item() - low, smallest_range) / intervals(options().bits, false);
+  const double low = at[2].item(),
+               step = std::max(at[3].item() - low, smallest_range) / intervals(options().bits, false);
   const Grid grid = zero_grid(low, at[3].item(), options().bits);
   const double shift = -static_cast<double>(grid.zero_point) * step - low;
   return {l + shift, u + shift};
@@ -140,7 +146,9 @@ Tensor Dsq::surrogate(const Tensors& in, const Arrays& at) const {
     const Tensor kappa = kappa_of(alpha);
     return tanh(kappa * t) / tanh(0.5 * kappa);
   };
-  const auto full = [&](const Tensor& parameter) { return broadcast_to(spread(parameter, x.rank()), x.shape()); };
+  const auto full = [&](const Tensor& parameter) {
+    return broadcast_to(spread(parameter, x.rank()), x.shape());
+  };
   const Range r = range(in, at);
   const Tensor alpha = full(in[1]), l = full(r.l), u = full(r.u), delta = (u - l) / n;
 

@@ -1,7 +1,8 @@
 // Differentiable soft quantization (Gong et al., ICCV'19).
 //
-// Forward: the plain uniform grid on [l, u] with N = 2^b - 1 intervals, for every alpha. Backward: that of the paper's
-// Algorithm 1 with learned alpha, l, u: inside the interval i of x, with t in [-1/2, 1/2] the place within it,
+// Forward: the plain uniform grid on [l, u] with N = 2^b - 1 intervals, for every alpha. Backward: that of
+// the paper's Algorithm 1 with learned alpha, l, u: inside the interval i of x, with t in [-1/2, 1/2] the
+// place within it,
 //   Q = l + Delta (i + (phi + 1) / 2),  phi = tanh(kappa t) / (1 - alpha),  kappa = ln(2 / alpha - 1),
 // and sgn(phi), which makes the forward hard, passes gradients straight through.
 #pragma once

@@ -1,8 +1,6 @@
 #include "loops.h"
 
-#include <math.h>
-
-#include "../../kernels/simd/vector.h"
+#include "../../kernels/simd/functions.h"
 
 namespace stairgrad::quant::STAIRGRAD_ISA {
 namespace {
@@ -26,7 +24,7 @@ inline void accumulate(int64_t n, double* sums, Body body) {
     };
     for (int64_t step = 0; step < steps && i + width<T> <= n; ++step, i += width<T>)
       for (int64_t v = 0; v < vectors; ++v) add(v, i + v * lanes<T>);
-    if (i + width<T> > n) {
+    if (i + width < T >> n) {
       for (int64_t v = 0; v < vectors && i < n; ++v, i += lanes<T>) {
         if (i + lanes<T> <= n)
           add(v, i);
@@ -42,10 +40,6 @@ inline void accumulate(int64_t n, double* sums, Body body) {
   }
 }
 
-// Half to even, for |x| below 2^22: adding 1.5 * 2^23 leaves no fraction.
-inline F32 nearest(F32 x) { return (x + 12582912.0f) - 12582912.0f; }
-inline double nearest(double x) { return ::rint(x); }
-
 // x limited to [lo, hi]; NaN becomes lo, as in kernels/grid.h.
 template <class V>
 inline V limited(V x, V lo, V hi) {
@@ -58,49 +52,42 @@ struct Shape {
   V phi, half_slope, by_alpha;
 };
 
-// 2^z for z <= 0: 2^k * 2^f with |f| <= 1/2, a polynomial of relative error 4e-8.
-inline F32 exp2_negative(F32 z) {
-  z = z > -126.0f ? z : splat<F32>(-126.0f);
-  const F32 shifted = z + 12582912.0f;
-  const F32 f = z - (shifted - 12582912.0f);
-  F32 y = f * 1.5403530e-4f + 1.3333558e-3f;
-  y = y * f + 9.6181291e-3f;
-  y = y * f + 5.5504109e-2f;
-  y = y * f + 2.4022651e-1f;
-  y = y * f + 6.9314718e-1f;
-  y = y * f + 1.0f;
+// 2^z for |z| < 126, where it needs half of what exp() does: 2^k * 2^f with |f| <= 1/2, within 8e-8.
+inline F32 power_of_two(F32 z) {
+  const F32 shifted = z + 0x1.8p23f, f = z - (shifted - 0x1.8p23f);
+  const F32 y =
+      polynomial(f, {1.00000007f, 0.693146967f, 0.240221197f, 0.0555071327f, 0.00967554133f, 0.00132764720f});
   return reinterpret_cast<F32>(reinterpret_cast<S32>(y) + (reinterpret_cast<S32>(shifted) << 23));
 }
-inline double exp2_negative(double z) { return ::exp2(z); }
+inline double power_of_two(double z) { return ::exp2(z); }
 
-// phi = tanh(kappa t) / tanh(kappa / 2) by e = exp(-2 kappa |t|): tanh = (1 - e) / (1 + e), and 1 - tanh^2 =
-// 1 / cosh^2 = 4 e / (1 + e)^2 keeps its digits where tanh is near 1.
+// phi = tanh(kappa t) / tanh(kappa / 2) by e = exp(2 kappa t): tanh = (e - 1) / (e + 1), and 1 - tanh^2 = 1 /
+// cosh^2 = 4 e / (e + 1)^2 keeps its digits where tanh is near 1.
 template <class V>
 class Exponential {
  public:
   explicit Exponential(const DsqCurve& curve)
-      : exponent_(splat<V>(-2 * curve.kappa * 1.4426950408889634)),
+      : exponent_(splat<V>(2 * curve.kappa * 1.4426950408889634)),
         scale_(splat<V>(1 / ::tanh(curve.kappa / 2))),
+        scale_squared_(scale_ * scale_),
         half_slope_(splat<V>(2 * curve.kappa / ::tanh(curve.kappa / 2))),
         bend_(splat<V>(8 / (::tanh(curve.kappa / 2) * curve.alpha * (2 - curve.alpha)))) {}
 
   Shape<V> operator()(V t) const {
-    const V magnitude = t < splat<V>(0) ? -t : t;
-    const V e = exp2_negative(exponent_ * magnitude);
-    const V d = splat<V>(1) / (splat<V>(1) + e);
-    const V tanh = (splat<V>(1) - e) * d, phi = scale_ * (t < splat<V>(0) ? -tanh : tanh);
-    const V square = e * d * d;  // of 1 / (2 cosh)
-    return {phi, half_slope_ * square, scale_ * phi - bend_ * t * square};
+    const V one = splat<V>(1), e = power_of_two(exponent_ * t), d = one / (e + one);
+    const V tanh = (e - one) * d, square = e * d * d;  // of 1 / (2 cosh)
+    return {scale_ * tanh, half_slope_ * square, scale_squared_ * tanh - bend_ * t * square};
   }
 
  private:
-  V exponent_, scale_, half_slope_, bend_;
+  V exponent_, scale_, scale_squared_, half_slope_, bend_;
 };
 
 // tanh(y) / y as a series in z = y^2, and its derivative.
 template <class V>
 inline V series(V z) {
-  const V c4 = splat<V>(62.0 / 2835), c3 = splat<V>(-17.0 / 315), c2 = splat<V>(2.0 / 15), c1 = splat<V>(-1.0 / 3);
+  const V c4 = splat<V>(62.0 / 2835), c3 = splat<V>(-17.0 / 315), c2 = splat<V>(2.0 / 15),
+          c1 = splat<V>(-1.0 / 3);
   return (((c4 * z + c3) * z + c2) * z + c1) * z + splat<V>(1);
 }
 template <class V>
@@ -109,7 +96,8 @@ inline V series_slope(V z) {
   return ((c4 * z + c3) * z + c2) * z + splat<V>(-1.0 / 3);
 }
 
-// phi = 2 t S(w t^2) / S(w / 4) with S(y^2) = tanh(y) / y and w = kappa^2: nothing cancels as kappa goes to 0.
+// phi = 2 t S(w t^2) / S(w / 4) with S(y^2) = tanh(y) / y and w = kappa^2: nothing cancels as kappa goes to
+// 0.
 template <class V>
 class Series {
  public:
@@ -142,10 +130,9 @@ void dsq_on(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, Dsq
   double total[3] = {};
   accumulate<T, 3>(n, total, [&](V* terms, int64_t i, auto... rest) {
     const V gradient = load(u + i, rest...), v = load(x + i, rest...) * inverse + offset;
-    const V c = limited(v, zero, end), code = nearest(c);
-    V cell = code > c ? code - one : code;  // floor, and the last cell for the end
-    cell = cell < end ? cell : end - one;
-    const Shape<V> at = shape(c - cell - half);
+    // At a border between two cells either will do: phi and its slope are the same.
+    const V c = limited(v, zero, end), code = round(c), cell = round(c - half);
+    const Shape<V> at = shape(c - half - cell);
     const auto inside = (v > zero) & (v < end);
     const V within = inside ? gradient * live : zero, counted = inside ? gradient * live : gradient;
     const V to_x = within * at.half_slope;
@@ -163,8 +150,9 @@ void dsq_on(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, Dsq
 template <class T>
 void dsq(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums) {
   using V = Vector<T>;
-  const auto run = curve.near_linear ? (curve.soft ? dsq_on<T, true, Series<V>> : dsq_on<T, false, Series<V>>)
-                                     : (curve.soft ? dsq_on<T, true, Exponential<V>> : dsq_on<T, false, Exponential<V>>);
+  const auto run = curve.near_linear
+                       ? (curve.soft ? dsq_on<T, true, Series<V>> : dsq_on<T, false, Series<V>>)
+                       : (curve.soft ? dsq_on<T, true, Exponential<V>> : dsq_on<T, false, Exponential<V>>);
   run(x, u, dx, n, curve, sums);
 }
 
@@ -178,7 +166,7 @@ double lsq(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero
   accumulate<T, 1>(n, &sum, [&](V* terms, int64_t i, auto... rest) {
     const V gradient = load(u + i, rest...), p = load(x + i, rest...) * scale + shift;
     const auto inside = (p > low) & (p < high);
-    const V code = nearest(limited(p, low, high));
+    const V code = round(limited(p, low, high));
     terms[0] = gradient * (code - (inside ? p : shift));
     store(dx + i, inside ? gradient : none, rest...);
   });
@@ -189,7 +177,8 @@ template <class T>
 void pass(const T* x, const T* u, T* dx, int64_t n, double l, double h) {
   using V = Vector<T>;
   const V low = splat<V>(l), high = splat<V>(h), none = splat<V>(0);
-  map(dx, n, [=](V at, V gradient) { return (at >= low) & (at <= high) ? gradient : none; }, x, u);
+  map(
+      dx, n, [=](V at, V gradient) { return ((at >= low) & (at <= high)) ? gradient : none; }, x, u);
 }
 
 }  // namespace

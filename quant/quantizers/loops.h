@@ -1,17 +1,17 @@
-// The backward loops of the quantizers, compiled once per instruction set like those of kernels/simd: x and the
-// gradient u are read once, dx is written once, and the sums for the parameters are taken on the way.
+// The backward loops of the quantizers, compiled once per instruction set like those of kernels/simd: x and
+// the gradient u are read once, dx is written once, and the sums for the parameters are taken on the way.
 //
-// Terms are added in their own type over 512 elements and in double beyond, over a fixed number of lanes: the same bits
-// on every instruction set.
+// Terms are added in their own type over 512 elements and in double beyond, over a fixed number of lanes: the
+// same bits on every instruction set.
 #pragma once
 
 #include <cstdint>
 
 namespace stairgrad::quant {
 
-/// DSQ on one range [l, u] with N intervals, as its backward needs it. With v = x * inverse + offset, which runs from 0
-/// at l to N at u, and t in [-1/2, 1/2] the place within the interval, the curve is phi(t) = tanh(kappa t) /
-/// tanh(kappa / 2).
+/// DSQ on one range [l, u] with N intervals, as its backward needs it. With v = x * inverse + offset, which
+/// runs from 0 at l to N at u, and t in [-1/2, 1/2] the place within the interval, the curve is phi(t) =
+/// tanh(kappa t) / tanh(kappa / 2).
 struct DsqCurve {
   double inverse, offset;
   double intervals;

@@ -1,7 +1,8 @@
 // Learned step size quantization (Esser et al., ICLR'20): one learned scale for each grid.
 //
-// Deviations: 8-bit weights use -127 .. 127; 1-bit weights, of which the paper has none, are -s/2, s/2; activations
-// that can be negative are codes 0 .. 2^b - 1 with the zero point 2^(b-1), which are the paper's levels.
+// Deviations: 8-bit weights use -127 .. 127; 1-bit weights, of which the paper has none, are -s/2, s/2;
+// activations that can be negative are codes 0 .. 2^b - 1 with the zero point 2^(b-1), which are the paper's
+// levels.
 #include <algorithm>
 #include <cmath>
 
@@ -27,7 +28,8 @@ struct LsqBackward final : Op {
   }
   Tensors decompose(const Tensors& in) const override {
     const Tensor &gradient = in[0], &x = in[1], step = spread(in[2], x.rank());
-    const Tensor low = Array::full(x.shape(), codes.lo, x.dtype()), high = Array::full(x.shape(), codes.hi, x.dtype());
+    const Tensor low = Array::full(x.shape(), codes.lo, x.dtype()),
+                 high = Array::full(x.shape(), codes.hi, x.dtype());
     const Tensor p = x / step + codes.zero_point;
     const Tensor inside = greater(p, low) * greater(high, p);
     const Tensor code = round(minimum(maximum(p, low), high));

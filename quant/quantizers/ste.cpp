@@ -1,8 +1,8 @@
-// The uniform quantizer with the straight-through gradient (Bengio et al., 2013): the range comes from the data, and
-// gradients pass wherever a value is rounded, not saturated.
+// The uniform quantizer with the straight-through gradient (Bengio et al., 2013): the range comes from the
+// data, and gradients pass wherever a value is rounded, not saturated.
 //
-// Weights: [-max|w|, max|w|] of every call, on DSQ's grid. Activations: the extremes of the batches seen in training,
-// averaged with momentum 0.9 and corrected for the start; fixed in evaluation.
+// Weights: [-max|w|, max|w|] of every call, on DSQ's grid. Activations: the extremes of the batches seen in
+// training, averaged with momentum 0.9 and corrected for the start; fixed in evaluation.
 #include <algorithm>
 #include <cmath>
 
@@ -72,7 +72,8 @@ class Ste final : public Quantizer {
     std::vector<double> low = kernels::reduce(kernels::Reduction::min, slices, {1}).to_vector();
     std::vector<double> high = kernels::reduce(kernels::Reduction::max, slices, {1}).to_vector();
     const auto finite = [](double value) { return std::isfinite(value); };
-    if (!std::all_of(low.begin(), low.end(), finite) || !std::all_of(high.begin(), high.end(), finite)) return;
+    if (!std::all_of(low.begin(), low.end(), finite) || !std::all_of(high.begin(), high.end(), finite))
+      return;
 
     // The average of all batches with weights 0.9^age: the newest has 0.1 / (1 - 0.9^batches).
     const double batches = batches_.item() + 1, newest = 0.1 / (1 - std::pow(0.9, batches));

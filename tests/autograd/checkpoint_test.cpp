@@ -61,7 +61,7 @@ TEST_CASE("checkpoint: parameters that the function uses by itself get gradients
 
 TEST_CASE("checkpoint: segments nest") {
   const TensorFunction function = [](const Tensors& t) {
-    const auto inner = [&](const Tensors& u) { return Tensors{sigmoid(u[0] * t[1])}; };
+    const auto inner = [=](const Tensors& u) { return Tensors{sigmoid(u[0] * t[1])}; };
     return checkpoint([=](const Tensors& u) { return Tensors{square(checkpoint(inner, {u[0] * u[0]})[0])}; },
                       {t[0]})[0];
   };

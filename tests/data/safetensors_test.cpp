@@ -27,6 +27,16 @@ std::string tensors_refusal(const Bytes& bytes, Layout layout = Layout::ohwi) {
   return refusal([&] { parse_safetensors(bytes, "f", layout); });
 }
 
+/// The JSON object with these members; `members` alternates names and values.
+std::string object(const std::vector<std::string>& members) {
+  std::string json = "{";
+  for (size_t i = 0; i < members.size(); i += 2) {
+    if (i) json += ",";
+    json.append("\"").append(members[i]).append("\":").append(members[i + 1]);
+  }
+  return json + "}";
+}
+
 std::string entry(const std::string& dtype, const std::string& shape, const std::string& offsets) {
   return R"({"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
 }
@@ -70,14 +80,14 @@ TEST_CASE("safetensors: a 4-D tensor needs the word of the file, or an importer,
   CHECK(has(tensors_refusal(bytes),
             "\"w\": it has the shape (2,1,1,3), but the metadata does not say layout: ohwi"));
   CHECK(tensors_refusal(bytes, Layout::any).empty());
-  CHECK(has(tensors_refusal(made("{\"t\":" + entry("U8", "[1,1,1,1]", "[0,1]") + "}", 1)), "layout: ohwi"));
+  CHECK(has(tensors_refusal(made(object({"t", entry("U8", "[1,1,1,1]", "[0,1]")}), 1)), "layout: ohwi"));
 }
 
 TEST_CASE("safetensors: F16 is read as f32, I64 as s32 when it fits") {
-  Bytes bytes = made("{\"h\":" + entry("F16", "[2]", "[0,4]") + "}", 0);
+  Bytes bytes = made(object({"h", entry("F16", "[2]", "[0,4]")}), 0);
   SafeTensors read = parse_safetensors(bytes + Bytes{0x00, 0x3c, 0x01, 0x80}, "f");
   CHECK(read.tensors.at("h").to_vector() == std::vector<double>{1, -std::ldexp(1.0, -24)});
-  bytes = made("{\"n\":" + entry("I64", "[1]", "[0,8]") + "}", 0);
+  bytes = made(object({"n", entry("I64", "[1]", "[0,8]")}), 0);
   read = parse_safetensors(bytes + Bytes{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, "f");
   CHECK(read.tensors.at("n").dtype() == DType::s32);
   CHECK(read.tensors.at("n").item() == -2);
@@ -102,15 +112,15 @@ TEST_CASE("safetensors: NaN is allowed and counted") {
 }
 
 TEST_CASE("safetensors: every break of the format is refused by name") {
-  const auto one = [](const std::string& e, size_t data) { return made("{\"t\":" + e + "}", data); };
+  const auto one = [](const std::string& e, size_t data) { return made(object({"t", e}), data); };
   CHECK(has(tensors_refusal({}), "empty"));
   CHECK(has(tensors_refusal(Bytes(8, 0)), "header of 0 bytes"));
   CHECK(has(tensors_refusal(Bytes(8, 0xff)), "expected 1 to 0"));
   CHECK(has(tensors_refusal(made(" {}", 0)), "does not begin with '{'"));
   CHECK(has(tensors_refusal(made("{\"\xff\":1}", 0)), "UTF-8"));
-  CHECK(has(tensors_refusal(made(
-                "{\"t\":" + entry("U8", "[1]", "[0,1]") + ",\"t\":" + entry("U8", "[1]", "[1,2]") + "}", 2)),
-            "occurs twice"));
+  CHECK(has(
+      tensors_refusal(made(object({"t", entry("U8", "[1]", "[0,1]"), "t", entry("U8", "[1]", "[1,2]")}), 2)),
+      "occurs twice"));
   CHECK(has(tensors_refusal(one(entry("U9", "[1]", "[0,1]"), 1)), "\"t\": got the dtype \"U9\""));
   CHECK(has(tensors_refusal(one(entry("F32", "[4294967296,4294967296]", "[0,0]"), 0)), "overflows"));
   CHECK(has(tensors_refusal(one(entry("F32", "[4611686018427387905]", "[0,4]"), 4)), "overflows"));
@@ -126,12 +136,12 @@ TEST_CASE("safetensors: every break of the format is refused by name") {
   CHECK(has(tensors_refusal(one(entry("U8", "[1]", "[0]"), 1)), "got 1 data_offsets"));
   CHECK(has(tensors_refusal(one(entry("U8", "[1]", "[0,1]"), 2)), "1 bytes follow the last tensor"));
   CHECK(has(tensors_refusal(one(entry("U8", "[1]", "[1,2]"), 2)), "gap of 1 bytes"));
-  CHECK(has(tensors_refusal(made(
-                "{\"a\":" + entry("U8", "[2]", "[0,2]") + ",\"b\":" + entry("U8", "[2]", "[1,3]") + "}", 3)),
-            "\"b\": it overlaps"));
-  CHECK(has(tensors_refusal(made(
-                "{\"a\":" + entry("U8", "[2]", "[0,2]") + ",\"b\":" + entry("U8", "[2]", "[0,2]") + "}", 2)),
-            "overlaps"));
+  CHECK(has(
+      tensors_refusal(made(object({"a", entry("U8", "[2]", "[0,2]"), "b", entry("U8", "[2]", "[1,3]")}), 3)),
+      "\"b\": it overlaps"));
+  CHECK(has(
+      tensors_refusal(made(object({"a", entry("U8", "[2]", "[0,2]"), "b", entry("U8", "[2]", "[0,2]")}), 2)),
+      "overlaps"));
   CHECK(has(tensors_refusal(one("5", 0)), "not an object"));
   CHECK(has(tensors_refusal(one(R"({"shape":[],"data_offsets":[0,1]})", 1)), "no dtype"));
   CHECK(has(tensors_refusal(one(R"({"dtype":"U8","data_offsets":[0,1]})", 1)), "no list \"shape\""));
@@ -145,8 +155,7 @@ TEST_CASE("safetensors: every break of the format is refused by name") {
 
   // Empty tensors may share an offset; two scalars may not.
   CHECK(
-      tensors_refusal(
-          made("{\"a\":" + entry("F32", "[0]", "[0,0]") + ",\"b\":" + entry("F32", "[0]", "[0,0]") + "}", 0))
+      tensors_refusal(made(object({"a", entry("F32", "[0]", "[0,0]"), "b", entry("F32", "[0]", "[0,0]")}), 0))
           .empty());
 }
 

@@ -109,7 +109,7 @@ void check_equal_to_reference(const IntegerConvSpec& spec, Draw& draw) {
   const IntegerConv conv(spec);
   conv.run(src, got);
   CAPTURE(describe(spec));
-  CAPTURE(conv.implementation());
+  CAPTURE(std::string(conv.implementation()));
   CHECK(same_bits(got, expected));
 }
 
@@ -220,6 +220,21 @@ TEST_CASE("integer_conv depends neither on threads nor on the batch") {
     IntegerConv(single).run(src.slice(0, 1), first);
     CHECK(same_bits(first, one.slice(0, 1)));
   }
+}
+
+TEST_CASE("integer_conv where some results see padding alone") {
+  Draw draw(5);
+  const auto check = [&](const Shape& src, const Shape& weights, const Conv2dOptions& options) {
+    IntegerConvSpec spec;
+    spec.src = src;
+    spec.weights = codes<int8_t>(draw, weights, -64, 64);
+    spec.conv = options;
+    draw_scales(draw, spec, 64);
+    check_equal_to_reference(spec, draw);
+  };
+  check({3, 3, 9, 3}, {7, 1, 1, 3}, {{3, 3}, {2, 0, 0, 0}, {1, 1}, 1});
+  check({2, 1, 3, 33}, {24, 2, 2, 33}, {{2, 1}, {1, 1, 1, 0}, {2, 1}, 1});
+  check({1, 9, 1, 8}, {8, 2, 2, 8}, {{1, 1}, {0, 0, 1, 1}, {1, 2}, 1});
 }
 
 TEST_CASE("integer_conv of nothing") {

@@ -51,6 +51,9 @@ inline void check_close(const Array& got, const std::vector<double>& expected, d
   CHECK(true);
 }
 
+/// What a sum may be off, in units of sqrt(terms): for f64 the plain sum it is compared with is no better.
+inline double sum_ulps(DType dtype) { return dtype == DType::f64 ? 128 : 16; }
+
 /// Runs `body` with the loops of every instruction set of this CPU.
 template <class Body>
 void for_every_isa(const Body& body) {

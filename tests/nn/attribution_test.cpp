@@ -39,7 +39,8 @@ TEST_CASE("at the last feature map Grad-CAM is CAM") {
   REQUIRE(map.shape() == Shape{3, 2, 2});
 
   // CAM (Zhou et al., CVPR'16): the features weighted by the row of the classifier, here clipped at zero.
-  const std::vector<double> f = features.value().to_vector(), w = model->state().at("linear.weight").to_vector();
+  const std::vector<double> f = features.value().to_vector(),
+                            w = model->state().at("linear.weight").to_vector();
   double worst = 0, largest = 0;
   for (size_t i = 0; i < 12; ++i) {
     double sum = 0;

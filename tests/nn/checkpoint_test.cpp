@@ -36,13 +36,16 @@ std::string message_of(Body&& body) {
   return "no error";
 }
 
-bool contains(const std::string& words, const std::string& part) { return words.find(part) != std::string::npos; }
+bool contains(const std::string& words, const std::string& part) {
+  return words.find(part) != std::string::npos;
+}
 
 }  // namespace
 
 TEST_CASE("a model file makes the model again") {
   const Folder folder;
-  const ModelInfo info{"resnet8b", {.in_channels = 1, .image_size = 28, .classes = 7, .width = 0.25}, {{"seed", "5"}}};
+  const ModelInfo info{
+      "resnet8b", {.in_channels = 1, .image_size = 28, .classes = 7, .width = 0.25}, {{"seed", "5"}}};
   const auto model = make_model(info.model, info.options);
   initialise(*model, 5);
   save_model(folder.file("m"), *model, info);
@@ -100,7 +103,8 @@ TEST_CASE("files that are no model files are refused") {
     CAPTURE(bad);
     CHECK(with("stairgrad.options", bad) != "no error");
   }
-  CHECK_THROWS_AS(save_model(folder.file("m"), *model, {"resnet8", {}, {{"layout", "oihw"}}}), argument_error);
+  CHECK_THROWS_AS(save_model(folder.file("m"), *model, {"resnet8", {}, {{"layout", "oihw"}}}),
+                  argument_error);
 }
 
 TEST_CASE("a checkpoint makes the round trip") {
@@ -108,7 +112,8 @@ TEST_CASE("a checkpoint makes the round trip") {
   const auto from = make_model("resnet8", {.width = 0.25}), to = make_model("resnet8", {.width = 0.25});
   initialise(*from, 1);
   initialise(*to, 2);
-  const Checkpoint saved{{{"model", from->state()}, {"empty", {}}}, {{"step", -3}, {"epoch", 1}}, {{"name", "r"}}};
+  const Checkpoint saved{
+      {{"model", from->state()}, {"empty", {}}}, {{"step", -3}, {"epoch", 1}}, {{"name", "r"}}};
   save_checkpoint(folder.file("c"), saved);
   Checkpoint current{{{"model", to->state()}, {"empty", {}}}, {{"step", 0}, {"epoch", 0}}, {{"name", "r"}}};
   restore(load_checkpoint(folder.file("c")), current);
@@ -127,8 +132,9 @@ TEST_CASE("a checkpoint of another run is refused with every difference") {
   const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}}, {}, {{"name", "r"}}};
   Checkpoint current{{{"model", model->state()}}, {{"step", 7}}, {{"name", "s"}, {"seed", "1"}}};
   const std::string message = message_of([&] { restore(saved, current); });
-  for (const char* part : {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))", "a part average",
-                           "no counter step", "its name is r, that of this run s", "its seed is nothing"})
+  for (const char* part :
+       {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))", "a part average",
+        "no counter step", "its name is r, that of this run s", "its seed is nothing"})
     CHECK_MESSAGE(contains(message, part), part, " is not in: ", message);
   CHECK(values(model->state()) == before);
   CHECK(current.counters.at("step") == 7);

@@ -100,11 +100,10 @@ TEST_CASE("BatchNorm2d in training uses the batch and moves the running statisti
   for (size_t c = 0; c < 3; ++c) {
     const Moments m = moments(x, static_cast<int64_t>(c));
     const double n = static_cast<double>(in.size()) / 3;
-    mean.push_back(0.2 * m.mean);                   // from 0
+    mean.push_back(0.2 * m.mean);                    // from 0
     var.push_back(0.8 + 0.2 * m.var * n / (n - 1));  // from 1, unbiased
     for (size_t i = c; i < in.size(); i += 3)
-      expected[i] =
-          (in[i] - m.mean) / std::sqrt(m.var + 1e-3) * gamma.to_vector()[c] + beta.to_vector()[c];
+      expected[i] = (in[i] - m.mean) / std::sqrt(m.var + 1e-3) * gamma.to_vector()[c] + beta.to_vector()[c];
   }
   check_near(y, expected, 2e-5);
   check_near(bn.running_mean, mean, 1e-6);
@@ -113,8 +112,9 @@ TEST_CASE("BatchNorm2d in training uses the batch and moves the running statisti
   bn.eval();
   const auto running_mean = bn.running_mean.to_vector(), running_var = bn.running_var.to_vector();
   for (size_t i = 0; i < in.size(); ++i)
-    expected[i] = (in[i] - running_mean[i % 3]) / std::sqrt(running_var[i % 3] + 1e-3) * gamma.to_vector()[i % 3] +
-                  beta.to_vector()[i % 3];
+    expected[i] =
+        (in[i] - running_mean[i % 3]) / std::sqrt(running_var[i % 3] + 1e-3) * gamma.to_vector()[i % 3] +
+        beta.to_vector()[i % 3];
   check_near(bn(x).value(), expected, 2e-5);
 }
 
@@ -139,9 +139,10 @@ TEST_CASE("a batch of one pixel has no unbiased variance and stays finite") {
 }
 
 TEST_CASE("evaluation changes no state") {
-  Sequential net({std::make_shared<Conv2d>(2, 3, 3, Conv2dOptions::with(1, 1)), std::make_shared<BatchNorm2d>(3),
-                  std::make_shared<ReLU>(), std::make_shared<MaxPool2d>(Pool2dOptions::with(2, 2)),
-                  std::make_shared<GlobalAvgPool>(), std::make_shared<Linear>(3, 4)});
+  Sequential net({std::make_shared<Conv2d>(2, 3, 3, Conv2dOptions::with(1, 1)),
+                  std::make_shared<BatchNorm2d>(3), std::make_shared<ReLU>(),
+                  std::make_shared<MaxPool2d>(Pool2dOptions::with(2, 2)), std::make_shared<GlobalAvgPool>(),
+                  std::make_shared<Linear>(3, 4)});
   initialise(net, 1);
   net.eval();
   std::vector<std::pair<std::vector<double>, uint64_t>> before;
@@ -165,8 +166,9 @@ TEST_CASE("pooling layers") {
 }
 
 TEST_CASE("activations in bf16 go with parameters in f32") {
-  Sequential net({std::make_shared<Conv2d>(8, 16, 3, Conv2dOptions::with(1, 1)), std::make_shared<BatchNorm2d>(16),
-                  std::make_shared<ReLU>(), std::make_shared<GlobalAvgPool>(), std::make_shared<Linear>(16, 4)});
+  Sequential net({std::make_shared<Conv2d>(8, 16, 3, Conv2dOptions::with(1, 1)),
+                  std::make_shared<BatchNorm2d>(16), std::make_shared<ReLU>(),
+                  std::make_shared<GlobalAvgPool>(), std::make_shared<Linear>(16, 4)});
   initialise(net, 1);
   const Array x = normal({4, 6, 6, 8}, 1);
   const Array exact = net(x).value();

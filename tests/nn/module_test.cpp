@@ -18,8 +18,9 @@ bool same(const Array& a, const Array& b) {
 }
 
 bool same(const State& a, const State& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const auto& x, const auto& y) { return x.first == y.first && same(x.second, y.second); });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return x.first == y.first && same(x.second, y.second);
+  });
 }
 
 std::vector<std::string> names_of(const std::vector<NamedTensor>& parameters) {
@@ -43,9 +44,10 @@ struct Pair : Module {
 
 TEST_CASE("names are torchvision's, in the order of construction") {
   const BasicBlock block(4, 8, 2, Shortcut::B);
-  CHECK(names_of(block.parameters()) ==
-        std::vector<std::string>{"conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight", "bn2.weight", "bn2.bias",
-                                 "downsample.0.weight", "downsample.1.weight", "downsample.1.bias"});
+  CHECK(names_of(block.parameters()) == std::vector<std::string>{"conv1.weight", "bn1.weight", "bn1.bias",
+                                                                 "conv2.weight", "bn2.weight", "bn2.bias",
+                                                                 "downsample.0.weight", "downsample.1.weight",
+                                                                 "downsample.1.bias"});
   CHECK(block.state().count("downsample.1.running_var") == 1);
   CHECK(block.state().size() == 9 + 6);
 }
@@ -54,7 +56,8 @@ TEST_CASE("taps are listed by path") {
   BasicBlock block(4, 4, 1, Shortcut::A);
   std::vector<std::string> names;
   for (const NamedTap& tap : block.taps()) names.push_back(tap.name);
-  CHECK(names == std::vector<std::string>{"output", "conv1.weight", "conv1.input", "conv2.weight", "conv2.input"});
+  CHECK(names ==
+        std::vector<std::string>{"output", "conv1.weight", "conv1.input", "conv2.weight", "conv2.input"});
 }
 
 TEST_CASE("state makes the round trip") {
@@ -77,7 +80,8 @@ TEST_CASE("load_state lists every mismatch and changes nothing") {
     message = error.what();
   }
   CHECK(message ==
-        "[load_state] the values do not fit the model: missing: bias; unexpected: extra; of another shape: weight "
+        "[load_state] the values do not fit the model: missing: bias; unexpected: extra; of another shape: "
+        "weight "
         "(got (3,3,3,4), expected (3,3,3,2))");
   CHECK(same(before, conv.weight.value()));
 }

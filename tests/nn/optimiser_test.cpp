@@ -17,7 +17,9 @@ constexpr int64_t size = 37;  // no multiple of a vector
 
 Array normal(uint64_t stream) { return random_normal({size}, Philox(5, stream)); }
 
-NamedTensor parameter(const std::string& name, uint64_t stream) { return {name, Tensor::leaf(normal(stream), name)}; }
+NamedTensor parameter(const std::string& name, uint64_t stream) {
+  return {name, Tensor::leaf(normal(stream), name)};
+}
 
 void check_near(const Array& got, const std::vector<double>& expected) {
   for (size_t i = 0; i < expected.size(); ++i)
@@ -103,10 +105,10 @@ TEST_CASE("a state of another optimiser is refused as a whole") {
   SGD sgd({{{p}}});
   sgd.step({normal(1)}, 0.1);
   const std::vector<double> before = sgd.state().at("momentum.w").to_vector();
-  CHECK_THROWS_WITH_AS(
-      sgd.load_state(AdamW({{{p}}}).state()),
-      "[optimiser] the state belongs to another model or optimiser: missing: momentum.w; unexpected: mean.w square.w",
-      argument_error);
+  CHECK_THROWS_WITH_AS(sgd.load_state(AdamW({{{p}}}).state()),
+                       "[optimiser] the state belongs to another model or optimiser: missing: momentum.w; "
+                       "unexpected: mean.w square.w",
+                       argument_error);
   CHECK(sgd.state().at("momentum.w").to_vector() == before);
 }
 

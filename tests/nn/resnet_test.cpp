@@ -35,7 +35,8 @@ TEST_CASE("numbers of parameters") {
   CHECK(make_model("resnet20")->parameter_count() == 269'722);
   for (const int64_t depth : {8, 14, 20, 32, 44, 56, 110}) {
     CAPTURE(depth);
-    CHECK(make_model(text("resnet", depth))->parameter_count() == expected_parameters((depth - 2) / 6, Shortcut::A));
+    CHECK(make_model(text("resnet", depth))->parameter_count() ==
+          expected_parameters((depth - 2) / 6, Shortcut::A));
     CHECK(make_model(text("resnet", depth, "b"))->parameter_count() ==
           expected_parameters((depth - 2) / 6, Shortcut::B));
   }

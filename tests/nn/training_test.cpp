@@ -32,7 +32,8 @@ Batch make_batch(uint64_t step) {
 }
 
 struct Run {
-  explicit Run(DType dtype) : dtype(dtype), model(make_model("resnet8", {.image_size = 8, .classes = classes})) {
+  explicit Run(DType dtype)
+      : dtype(dtype), model(make_model("resnet8", {.image_size = 8, .classes = classes})) {
     initialise(*model, 7);
     optimiser = std::make_unique<SGD>(std::vector<ParameterGroup>{{parameters(), 1, 1e-4}});
   }
@@ -45,7 +46,9 @@ struct Run {
     optimiser->step(grad({loss}, optimiser->parameters()), 0.05);
     return loss.item();
   }
-  Checkpoint checkpoint() const { return {{{"model", model->state()}, {"optimiser", optimiser->state()}}, {}, {}}; }
+  Checkpoint checkpoint() const {
+    return {{{"model", model->state()}, {"optimiser", optimiser->state()}}, {}, {}};
+  }
 
   DType dtype;
   std::unique_ptr<Model> model;

@@ -53,8 +53,8 @@ std::vector<Point> gradients(const std::vector<Point>& points, int n, bool soft)
     u.push_back(static_cast<T>(p.u));
   }
   const Shape shape{static_cast<int64_t>(points.size()), 1};
-  const DsqGradients g = dsq_backward(Array::full(shape, 1, dtype_of<T>), Array::of(x, shape), Array::of(alpha),
-                                      Array::of(l), Array::of(u), n, soft);
+  const DsqGradients g = dsq_backward(Array::full(shape, 1, dtype_of<T>), Array::of(x, shape),
+                                      Array::of(alpha), Array::of(l), Array::of(u), n, soft);
   std::vector<Point> all;
   for (int64_t i = 0; i < shape[0]; ++i)
     all.push_back({g.x.data<T>()[i], g.alpha.data<T>()[i], g.l.data<T>()[i], g.u.data<T>()[i]});
@@ -68,7 +68,8 @@ std::vector<Point> random_points(int count) {
   std::vector<Point> points;
   for (uint64_t i = 0; points.size() < static_cast<size_t>(count); i += 4) {
     const double l = -2 * rng.uniform(i), u = l + 0.2 + 3 * rng.uniform(i + 1);
-    points.push_back({l + (1.4 * rng.uniform(i + 2) - 0.2) * (u - l), 0.01 + 0.98 * rng.uniform(i + 3), l, u});
+    points.push_back(
+        {l + (1.4 * rng.uniform(i + 2) - 0.2) * (u - l), 0.01 + 0.98 * rng.uniform(i + 3), l, u});
   }
   return points;
 }
@@ -83,7 +84,8 @@ TEST_CASE("DSQ: the forward is the plain uniform grid, bit for bit, for every al
     for (int bits = 1; bits <= 8; ++bits) {
       Array first;
       for (const double alpha : {1e-3, 0.05, 0.2, 0.5, 0.9, 0.999}) {
-        const auto q = std::make_shared<Dsq>(QuantizerOptions{.bits = bits, .weight = weight}, 1, DsqOptions{alpha});
+        const auto q =
+            std::make_shared<Dsq>(QuantizerOptions{.bits = bits, .weight = weight}, 1, DsqOptions{alpha});
         const Array y = (*q)(x).value.value();
         if (!first.has_value()) first = y;
         CHECK(same_bits(y, first));
@@ -97,7 +99,8 @@ TEST_CASE("DSQ: the forward is the plain uniform grid, bit for bit, for every al
       const double shift = grid::decode(g.lo, g) - l;  // zero is moved onto a level
       for (int64_t i = 0; i < x.size() && weight; ++i) {
         const double at = x.data<float>()[i], place = (at - l) / definition.delta();
-        if (std::abs(place - std::floor(place) - 0.5) < 1e-4) continue;  // rounding may differ within an ulp of a tie
+        if (std::abs(place - std::floor(place) - 0.5) < 1e-4)
+          continue;  // rounding may differ within an ulp of a tie
         CHECK(first.data<float>()[i] == doctest::Approx(definition.hard(at) + shift).epsilon(1e-6));
       }
       CHECK(std::abs(shift) <= 0.5001 * definition.delta());
@@ -117,12 +120,17 @@ TEST_CASE("DSQ: gradients are the derivatives of the soft function (f64, finite 
         return (8 * (at(step) - at(-step)) - (at(2 * step) - at(-2 * step))) / (12 * step);
       };
       const double dx = derivative([&](double d) { return q(p.x + d); }, h);
-      const double dalpha =
-          derivative([&](double d) { return Soft{p.alpha + d, p.l, p.u, n}(p.x); }, 1e-3 * p.alpha * (1 - p.alpha));
+      const double dalpha = derivative(
+          [&](double d) {
+            return Soft{p.alpha + d, p.l, p.u, n}(p.x);
+          },
+          1e-3 * p.alpha * (1 - p.alpha));
       const double dl = derivative([&](double d) { return Soft{p.alpha, p.l + d, p.u, n}(p.x); }, h);
       const double du = derivative([&](double d) { return Soft{p.alpha, p.l, p.u + d, n}(p.x); }, h);
       INFO("N = ", n, ", x = ", p.x, ", alpha = ", p.alpha, ", l = ", p.l, ", u = ", p.u);
-      const auto close = [](double a, double b) { return std::abs(a - b) < 1e-6 * std::max(1.0, std::abs(b)); };
+      const auto close = [](double a, double b) {
+        return std::abs(a - b) < 1e-6 * std::max(1.0, std::abs(b));
+      };
       CHECK(close(found[i].x, dx));
       CHECK(close(found[i].alpha, dalpha));
       CHECK(close(found[i].l, dl));
@@ -176,7 +184,8 @@ TEST_CASE("DSQ I4: alpha has no gradient in the middle and at the ends of a cell
 }
 
 TEST_CASE("DSQ I5: the surrogate with the soft term is the soft function, continuous everywhere") {
-  const auto q = std::make_shared<Dsq>(QuantizerOptions{.bits = 2, .weight = true}, 1, DsqOptions{.soft_direct_term = true});
+  const auto q = std::make_shared<Dsq>(QuantizerOptions{.bits = 2, .weight = true}, 1,
+                                       DsqOptions{.soft_direct_term = true});
   q->initialise(Array::of<float>({-1, 1, -1, 1}));
   q->to(DType::f64);
   const Tensors p = q->own_parameters();
@@ -184,7 +193,8 @@ TEST_CASE("DSQ I5: the surrogate with the soft term is the soft function, contin
   std::vector<double> x;
   for (int i = -1500; i <= 1500; ++i) x.push_back(i * 0.001 * p[1].item());
   const Array at = Array::of(x);
-  const std::vector<double> y = q->surrogate({at, p[0], p[1]}, {at, p[0].value(), p[1].value()}).value().to_vector();
+  const std::vector<double> y =
+      q->surrogate({at, p[0], p[1]}, {at, p[0].value(), p[1].value()}).value().to_vector();
   for (size_t i = 0; i < x.size(); ++i) {
     CHECK(y[i] == doctest::Approx(definition(x[i])).epsilon(1e-12));
     if (i > 0) CHECK(std::abs(y[i] - y[i - 1]) < 0.003);
@@ -207,7 +217,7 @@ TEST_CASE("DSQ I7: alpha -> 1 is LSQ's straight-through slope, alpha -> 0 a comb
     const double v = (x + 1) * 7.5;
     CHECK(d.u * 15 == doctest::Approx(std::nearbyint(v) - v).epsilon(1e-3));
   }
-  CHECK(gradient({0.5 / 7.5 - 1, 1e-3, -1, 1}, 15, false).x > 3.5);          // on a threshold
+  CHECK(gradient({0.5 / 7.5 - 1, 1e-3, -1, 1}, 15, false).x > 3.5);            // on a threshold
   CHECK(gradient({(0.5 + 0.45) / 7.5 - 1, 1e-3, -1, 1}, 15, false).x < 0.05);  // near a level
 }
 
@@ -222,7 +232,8 @@ TEST_CASE("DSQ I8: distance of the soft function from the grid") {
       mean_phi += std::abs(q.phi(q.place(x))) / points;
     }
     CHECK(most == doctest::Approx(q.delta() / 2).epsilon(1e-3));
-    CHECK(mean_phi == doctest::Approx(2 / ((1 - alpha) * q.kappa()) * std::log(std::cosh(q.kappa() / 2))).epsilon(1e-4));
+    CHECK(mean_phi ==
+          doctest::Approx(2 / ((1 - alpha) * q.kappa()) * std::log(std::cosh(q.kappa() / 2))).epsilon(1e-4));
   }
 }
 
@@ -231,7 +242,8 @@ TEST_CASE("DSQ P1, P2: f32 keeps its digits as alpha goes to 0 and to 1, and is 
   for (const double alpha : {1e-3, 0.01, 0.2, 0.5, 0.75, 0.76, 0.9, 0.99, 0.999})
     for (int i = 0; i < 97; ++i) points.push_back({-0.5 + (i + 0.5) / 97, alpha, -0.5, 0.5});
   for (const bool soft : {false, true}) {
-    const std::vector<Point> narrow = gradients<float>(points, 3, soft), wide = gradients<double>(points, 3, soft);
+    const std::vector<Point> narrow = gradients<float>(points, 3, soft),
+                             wide = gradients<double>(points, 3, soft);
     for (size_t i = 0; i < points.size(); ++i) {
       INFO("x = ", points[i].x, ", alpha = ", points[i].alpha);
       const double t = points[i].x * 3 + 1.5 - std::floor(points[i].x * 3 + 1.5) - 0.5;
@@ -325,7 +337,8 @@ TEST_CASE("DSQ P9: the slope is DSQ's, not the straight-through estimator's") {
 
 TEST_CASE("DSQ: weights tie l = -u, unsigned activations keep l = 0, signed ones keep zero a level") {
   const Array x = random_normal({4, 30}, Philox(6));
-  const auto weights = std::make_shared<Dsq>(QuantizerOptions{.bits = 3, .weight = true, .scale_gradients = false});
+  const auto weights =
+      std::make_shared<Dsq>(QuantizerOptions{.bits = 3, .weight = true, .scale_gradients = false});
   const Tensor y = (*weights)(x).value;
   const Array alpha = weights->own_parameters()[0].value(), u = weights->own_parameters()[1].value();
   const Array ones = Array::full(x.shape(), 1);
@@ -356,7 +369,8 @@ TEST_CASE("DSQ: initial ranges") {
   };
   CHECK(at(4, true, w)[0].item() == doctest::Approx(0.2));
   CHECK(at(4, true, w)[1].item() == doctest::Approx(0.3).epsilon(0.03));
-  const double largest = kernels::reduce(kernels::Reduction::max, kernels::unary(kernels::Unary::abs, w)).item();
+  const double largest =
+      kernels::reduce(kernels::Reduction::max, kernels::unary(kernels::Unary::abs, w)).item();
   CHECK(at(8, true, w)[1].item() == doctest::Approx(largest));
   const Array half_normal = kernels::unary(kernels::Unary::abs, w);
   CHECK(at(4, false, half_normal)[2].item() == doctest::Approx(0.3).epsilon(0.03));
@@ -372,8 +386,8 @@ TEST_CASE("DSQ: one pass gives the same bits on every instruction set, and f32 a
       const Array x = random_normal({size}, Philox(9), 0.6), gradient = random_normal({size}, Philox(10));
       const Array alpha = Array::full({1}, a), l = Array::full({1}, -0.7), u = Array::full({1}, 1.1);
       const auto run = [&](DType type) {
-        const DsqGradients g = dsq_backward(cast(gradient, type), cast(x, type), cast(alpha, type), cast(l, type),
-                                            cast(u, type), 15, false);
+        const DsqGradients g = dsq_backward(cast(gradient, type), cast(x, type), cast(alpha, type),
+                                            cast(l, type), cast(u, type), 15, false);
         return Arrays{g.x, g.alpha, g.l, g.u};
       };
       Arrays first;

@@ -67,7 +67,8 @@ TEST_CASE("STE: the range of weights follows them, that of activations is averag
 
   const auto activations = make_quantizer("ste", {.bits = 8});
   (*activations)(of({0, 2.55f}));
-  CHECK(activations->to_grid()[0].scale == doctest::Approx(0.01));  // no bias towards the zero it started from
+  CHECK(activations->to_grid()[0].scale ==
+        doctest::Approx(0.01));  // no bias towards the zero it started from
   (*activations)(of({0, 5.1f}));
   const double mean = (0.1 * 0.9 * 2.55 + 0.1 * 5.1) / (1 - 0.81);
   CHECK(activations->to_grid()[0].scale == doctest::Approx(mean / 255));

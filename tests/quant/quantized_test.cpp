@@ -40,7 +40,8 @@ std::vector<float> reference(const Quantized& src, const Quantized& weights, con
           int64_t sum = 0;
           for (int64_t ki = 0; ki < w.dim(1); ++ki)
             for (int64_t kj = 0; kj < w.dim(2); ++kj) {
-              const int64_t row = i * o.stride[0] + ki - o.padding[0], column = j * o.stride[1] + kj - o.padding[2];
+              const int64_t row = i * o.stride[0] + ki - o.padding[0],
+                            column = j * o.stride[1] + kj - o.padding[2];
               if (row < 0 || row >= x.dim(1) || column < 0 || column >= x.dim(2)) continue;
               const float* pixel = x.data<float>() + ((n * x.dim(1) + row) * x.dim(2) + column) * x.dim(3);
               const float* kernel = w.data<float>() + ((c * w.dim(1) + ki) * w.dim(2) + kj) * ic;
@@ -70,7 +71,8 @@ TEST_CASE("integers() times unit() is the value, and integers are integers") {
       CHECK(std::abs(integer) <= 255);
       CHECK(value == doctest::Approx(integer * unit.data<float>()[g]).epsilon(1e-6));
       const float code = static_cast<float>(grid::encode(value, q.grids[g]));
-      CHECK(integer * unit.data<float>()[g] / q.grids[g].scale == doctest::Approx(code - q.grids[g].zero_point));
+      CHECK(integer * unit.data<float>()[g] / q.grids[g].scale ==
+            doctest::Approx(code - q.grids[g].zero_point));
     }
   });
 }
@@ -97,7 +99,8 @@ TEST_CASE("conv2d of codes has exact sums") {
     for (const bool per_channel : {false, true}) {
       Grids grids(per_channel ? static_cast<size_t>(c.weights[0]) : 1u, c.weights_grid);
       for (size_t i = 0; i < grids.size(); ++i) grids[i].scale *= 1 + 0.3f * static_cast<float>(i);
-      const Quantized x = random_codes(c.src, {c.src_grid}, 1, c.largest), w = random_codes(c.weights, grids, 2, c.largest);
+      const Quantized x = random_codes(c.src, {c.src_grid}, 1, c.largest),
+                      w = random_codes(c.weights, grids, 2, c.largest);
       INFO("src ", c.src, " weights ", c.weights);
       const Array y = conv2d(x, w, c.options).value();
       const std::vector<float> expected = reference(x, w, c.options);
@@ -118,7 +121,11 @@ TEST_CASE("conv2d of codes has the gradients of conv2d of the values, and is one
   CHECK(same_bits(a[0].value(), b[0].value()));
   CHECK(same_bits(a[1].value(), b[1].value()));
 
-  const Trace t = trace([&](const Tensors& in) { return conv2d(Quantized{in[0], x.grids}, w, options); }, {xv});
+  const Trace t = trace(
+      [&](const Tensors& in) {
+        return conv2d(Quantized{in[0], x.grids}, w, options);
+      },
+      {xv});
   const auto* op = dynamic_cast<const Conv2dOp*>(t.outputs[0].node()->op.get());
   REQUIRE(op);
   CHECK(op->options == options);

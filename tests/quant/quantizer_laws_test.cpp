@@ -53,7 +53,8 @@ TEST_CASE("every value is that of kernels/grid.h, and quantizing again changes n
   });
 }
 
-TEST_CASE("grids: 2^b codes at most, a positive finite scale, zero a level of activations, weights symmetric") {
+TEST_CASE(
+    "grids: 2^b codes at most, a positive finite scale, zero a level of activations, weights symmetric") {
   for_each_setting([](const Setting& setting) {
     const auto quantizer = setting.make();
     (*quantizer)(setting.sample());
@@ -198,7 +199,8 @@ TEST_CASE("the backward is the derivative of the surrogate, in x and in every pa
 TEST_CASE("the gradient's gradient (f64)") {
   for_each_setting(
       [](const Setting& setting) {
-        // Snapping the zero point passes gradients straight through; its second derivative is not its differences'.
+        // Snapping the zero point passes gradients straight through; its second derivative is not its
+        // differences'.
         if (setting.data == Data::signed_activations) return;
         const auto quantizer = setting.make();
         const Tensors in = arguments(*quantizer, setting, {4, 3});
@@ -226,8 +228,10 @@ TEST_CASE("gradients of parameters are scaled by 1 / sqrt(n levels)") {
     const Tensors a = gradients(*scaled), b = gradients(*plain);
     const double n = setting.options.weight && !setting.options.per_channel ? 4 * 6 * 7 : 6 * 7;
     const Grid g = scaled->to_grid()[0];
-    const int levels = setting.name == "lsq" && setting.options.weight ? std::max(1, g.hi - static_cast<int>(g.zero_point))
-                       : setting.name == "lsq" ? std::max(1, g.hi - static_cast<int>(g.zero_point)) : g.hi - g.lo;
+    const int levels = setting.name == "lsq" && setting.options.weight
+                           ? std::max(1, g.hi - static_cast<int>(g.zero_point))
+                       : setting.name == "lsq" ? std::max(1, g.hi - static_cast<int>(g.zero_point))
+                                               : g.hi - g.lo;
     for (size_t i = 0; i < a.size(); ++i)
       CHECK(difference(a[i].value(), (b[i] * (1 / std::sqrt(n * levels))).value()) < 1e-6);
   });
@@ -277,15 +281,17 @@ TEST_CASE("wrong options are refused in a sentence") {
   for (const std::string& name : quantizer_names())
     for (const int bits : {-1, 0, 9, 33})
       CHECK_THROWS_WITH_AS(make_quantizer(name, {.bits = bits}),
-                           text("[quantizer] got ", bits, " bits, expected 1 .. 8; leave the tensor unquantized (32 in "
-                                                          "a policy) if it shall stay in floats")
+                           text("[quantizer] got ", bits,
+                                " bits, expected 1 .. 8; leave the tensor unquantized (32 in "
+                                "a policy) if it shall stay in floats")
                                .c_str(),
                            argument_error);
   CHECK_THROWS_AS(make_quantizer("dsq", {.per_channel = true}, 4), argument_error);
   CHECK_THROWS_AS(make_quantizer("dsq", {.weight = true, .per_channel = true}, 0), argument_error);
   const auto quantizer = make_quantizer("dsq", {.weight = true, .per_channel = true}, 4);
   CHECK_THROWS_AS((*quantizer)(Array::zeros({3, 2})), argument_error);
-  CHECK_THROWS_WITH_AS(make_quantizer("dqs", {}), doctest::Contains("expected one of: dsq, lsq, ste"), argument_error);
+  CHECK_THROWS_WITH_AS(make_quantizer("dqs", {}), doctest::Contains("expected one of: dsq, lsq, ste"),
+                       argument_error);
 }
 
 namespace {

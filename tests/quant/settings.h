@@ -20,7 +20,9 @@ struct Setting {
 
   std::shared_ptr<Quantizer> make() const { return make_quantizer(name, options, channels); }
   std::string str() const {
-    const char* kind = data == Data::weights ? "weights" : data == Data::activations ? "activations" : "signed";
+    const char* kind = data == Data::weights       ? "weights"
+                       : data == Data::activations ? "activations"
+                                                   : "signed";
     return text(name, ' ', options.bits, " bit ", kind, options.per_channel ? " per channel" : "");
   }
   /// Normal values; non-negative for activations after a ReLU.

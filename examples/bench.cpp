@@ -1,0 +1,228 @@
+// Measures: images a second, time of a step, memory, and with --profile where the time goes.
+//
+//     build/examples/bench train --model resnet20 --batch 128 --dtype bf16 --threads 2 --json
+#include <algorithm>
+#include <functional>
+#include <iostream>
+#include <map>
+
+#include "../autograd/grad.h"
+#include "../autograd/ops.h"
+#include "../autograd/profile.h"
+#include "../data/formats/file.h"
+#include "../kernels/allocator.h"
+#include "../kernels/threads.h"
+#include "../nn/model.h"
+#include "common/machine.h"
+#include "common/options.h"
+#include "common/progress.h"
+#include "common/table.h"
+#include "common/training.h"
+
+using namespace stairgrad;
+using namespace stairgrad::examples;
+
+namespace {
+
+const Stopwatch since_start;
+
+/// What every measurement is told.
+struct Settings {
+  std::string model = "resnet20", dtype = "f32", trace;
+  int64_t batch = 128, size = 32, classes = 10;
+  int thread_count = threads();
+  double width = 1, seconds = 10;
+  bool json = false, profile = false;
+
+  Value parse(int argc, char** argv) {
+    Options options("bench train", "Measures a step of training on random pictures.",
+                    {"bench train --model resnet20 --batch 128 --dtype bf16 --threads 2 --json",
+                     "bench train --model resnet20 --profile --trace step.json"});
+    options.add("--model", model, "network of the zoo").one_of(nn::model_names());
+    options.add("--batch", batch, "images a step").between(1, 65'536);
+    options.add("--size", size, "side of the pictures").between(1, 4096);
+    options.add("--classes", classes, "classes of the pictures").between(1, 100'000);
+    options.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
+    options.add("--dtype", dtype, "type of the activations").one_of({"f32", "bf16"});
+    options.add("--threads", thread_count, "threads to compute with").between(1, 1024);
+    options.add("--seconds", seconds, "how long to measure").between(0.1, 3600);
+    options.add("--json", json, "print one JSON object");
+    options.add("--profile", profile, "print the time of every op");
+    options.add("--trace", trace, "file for one step in Chrome's trace format");
+    options.parse(argc, argv);
+    set_threads(thread_count);
+    return options.values();
+  }
+};
+
+/// A step of training on random pictures.
+class TrainingStep {
+ public:
+  explicit TrainingStep(const Settings& s)
+      : model_(nn::make_model(
+            s.model, {.in_channels = 3, .image_size = s.size, .classes = s.classes, .width = s.width})),
+        optimiser_(decayed_groups(*model_, 5e-4), 0.9, /*nesterov=*/true),
+        images_(cast(random_normal(model_->input_shape(s.batch), Philox(1)),
+                     s.dtype == "bf16" ? DType::bf16 : DType::f32)),
+        labels_({s.batch}, DType::s32) {
+    nn::initialise(*model_, 0);
+    for (int64_t i = 0; i < s.batch; ++i) labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.classes);
+  }
+
+  void run() {
+    run([](const char*, auto&& part) { part(); });
+  }
+  void run(Profile& profile) {
+    run([&](const char* name, auto&& part) { profile.span(name, part); });
+  }
+
+ private:
+  // `part` runs a named part of the step.
+  template <class Part>
+  void run(Part&& part) {
+    Tensor loss;
+    Tensors gradients;
+    part("forward", [&] { loss = cross_entropy(cast((*model_)(images_), DType::f32), labels_); });
+    part("backward", [&] { gradients = grad({loss}, optimiser_.parameters()); });
+    part("optimiser", [&] { optimiser_.step(gradients, 1e-3); });
+    part("release", [&] {
+      loss = {};
+      gradients.clear();
+    });
+  }
+
+  std::unique_ptr<nn::Model> model_;
+  nn::SGD optimiser_;
+  Tensor images_;
+  Array labels_;
+};
+
+struct Spread {
+  double median = 0, min = 0, max = 0;
+  Value value() const { return Value::Group{{"median", median}, {"min", min}, {"max", max}}; }
+};
+
+Spread spread_of(std::vector<double> x) {
+  std::ranges::sort(x);
+  return {x[x.size() / 2], x.front(), x.back()};
+}
+
+/// Seconds of each call of `body`, for about so many seconds, at least five times.
+std::vector<double> repeat(const std::function<void()>& body, double seconds) {
+  std::vector<double> times;
+  for (const Stopwatch all; times.size() < 5 || all.seconds() < seconds;) {
+    const Stopwatch one;
+    body();
+    times.push_back(one.seconds());
+  }
+  return times;
+}
+
+struct Row {
+  std::string name;
+  int64_t calls = 0;
+  double seconds = 0, bytes = 0;
+};
+
+/// Time of one step by op and by part of the step, the longest first.
+std::vector<Row> rows_of(const std::vector<Profile::Event>& events, double steps) {
+  std::map<std::string, Row> by_name;
+  for (const Profile::Event& e : events) {
+    Row& row = by_name[e.name];
+    row.name = e.name;
+    ++row.calls;
+    row.seconds += e.seconds / steps;
+    row.bytes += static_cast<double>(e.bytes) / steps;
+  }
+  std::vector<Row> rows;
+  for (auto& [name, row] : by_name) {
+    row.calls = static_cast<int64_t>(static_cast<double>(row.calls) / steps + 0.5);
+    rows.push_back(row);
+  }
+  std::ranges::sort(rows, std::greater(), &Row::seconds);
+  return rows;
+}
+
+std::string profile_table(const std::vector<Row>& ops, const std::vector<Row>& parts) {
+  double in_ops = 0, whole = 0;
+  for (const Row& row : ops) in_ops += row.seconds;
+  for (const Row& row : parts) whole += row.seconds;
+  Table table({"op", "calls", "ms a step", "share", "GB/s"});
+  for (const Row& row : ops)
+    table.row({row.name, count(row.calls), fixed(1e3 * row.seconds, 3), percent(100 * row.seconds / whole, 1),
+               fixed(row.bytes / row.seconds / 1e9, 1)});
+  table.row({"all ops", "", fixed(1e3 * in_ops, 3), percent(100 * in_ops / whole, 1), ""});
+  for (const Row& row : parts)
+    table.row(
+        {"part: " + row.name, "", fixed(1e3 * row.seconds, 3), percent(100 * row.seconds / whole, 1), ""});
+  table.row({"step", "", fixed(1e3 * whole, 3), percent(100, 1), ""});
+  return table.text();
+}
+
+int bench_train(const Settings& s, const Value& setting) {
+  TrainingStep step(s);
+  step.run();
+  const double first_step = since_start.seconds();
+  for (int i = 0; i < 2; ++i) step.run();  // the allocator and the caches fill up
+  reset_peak();
+  const std::vector<double> times = repeat([&] { step.run(); }, s.seconds);
+  const size_t peak = memory_stats().peak;
+
+  std::vector<Row> ops, parts;
+  if (s.profile || !s.trace.empty()) {
+    Profile profile;
+    const size_t steps = repeat([&] { step.run(profile); }, s.profile ? s.seconds : 0).size();
+    ops = rows_of(profile.ops(), static_cast<double>(steps));
+    parts = rows_of(profile.spans(), static_cast<double>(steps));
+  }
+  if (!s.trace.empty()) {
+    Profile profile;
+    step.run(profile);
+    data::atomic_write(s.trace, profile.chrome_trace());
+  }
+
+  const Spread seconds = spread_of(times);
+  const auto n = static_cast<double>(s.batch);
+  const Spread rate{n / seconds.median, n / seconds.max, n / seconds.min};
+  const Spread latency{1e3 * seconds.median, 1e3 * seconds.min, 1e3 * seconds.max};
+  if (!s.json) {
+    std::cout << s.model << ", " << s.dtype << ", batch " << s.batch << ", " << threads()
+              << " threads: " << fixed(rate.median, 1) << " images/s (" << fixed(rate.min, 1) << " to "
+              << fixed(rate.max, 1) << "), " << fixed(latency.median, 2) << " ms a step, peak "
+              << bytes(static_cast<double>(peak)) << ", first step after " << fixed(1e3 * first_step, 0)
+              << " ms\n";
+    if (s.profile) std::cout << "\n" << profile_table(ops, parts);
+    return 0;
+  }
+  const Machine machine = this_machine();
+  Value all = Value::Group{};
+  all.set("images_per_second", rate.value());
+  all.set("latency_ms", latency.value());
+  all.set("steps", times.size());
+  all.set("first_step_ms", 1e3 * first_step);
+  all.set("peak_bytes", peak);
+  all.set("threads", threads());
+  all.set("setting", setting);
+  all.set("cpu", machine.cpu_value());
+  all.set("versions", machine.versions());
+  Value::List lines;
+  for (const Row& row : ops)
+    lines.push_back(Value::Group{
+        {"op", row.name}, {"calls", row.calls}, {"ms", 1e3 * row.seconds}, {"bytes", row.bytes}});
+  if (s.profile) all.set("profile", std::move(lines));
+  std::cout << all.json() << "\n";
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program([&] {
+    const std::string what = argc > 1 ? argv[1] : "";
+    const bool help = what == "--help" || what == "-h";
+    check(what == "train" || help, "got \"", what, "\", expected what to measure: bench train --help");
+    Settings s;
+    const Value setting = help ? s.parse(argc, argv) : s.parse(argc - 1, argv + 1);
+    return bench_train(s, setting);
+  });
+}

@@ -1,0 +1,124 @@
+// Policies, sites and cost.
+#include <doctest/doctest.h>
+
+#include "../../autograd/recorder.h"
+#include "../../nn/model.h"
+#include "../../quant/cost.h"
+#include "../../quant/sites.h"
+
+using namespace stairgrad;
+using namespace stairgrad::quant;
+
+namespace {
+
+std::unique_ptr<nn::Model> resnet(const std::string& name = "resnet8") {
+  auto model = nn::make_model(name, {.width = 0.25});
+  nn::initialise(*model, 1);
+  return model;
+}
+
+void refuses(const std::string& json, const std::string& words) {
+  CAPTURE(json);
+  CHECK_THROWS_WITH_AS(Policy::parse(json, "policy.json"), doctest::Contains(words.c_str()), format_error);
+}
+
+}  // namespace
+
+TEST_CASE("a policy survives its JSON") {
+  const auto model = resnet();
+  Policy policy = uniform_policy(*model, {3, 5, "lsq", "channel"}, Skip::shared, Ends::same);
+  policy.layers["linear"] = {32, 8, "ste", "layer"};
+  CHECK(Policy::parse(policy.to_json(), "x") == policy);
+  CHECK(policy.layers.size() == 8);
+  CHECK(policy.tensors.size() == 4);
+}
+
+TEST_CASE("the ends of a uniform policy are what --ends says") {
+  const auto model = resnet();
+  CHECK(uniform_policy(*model, {4, 4}, Skip::u8, Ends::eight).layers.at("conv1").w_bits == 8);
+  CHECK(uniform_policy(*model, {4, 4}, Skip::u8, Ends::eight).layers.at("linear").a_bits == 8);
+  CHECK(uniform_policy(*model, {4, 4}, Skip::u8, Ends::same).layers.at("linear").a_bits == 4);
+  CHECK(uniform_policy(*model, {4, 4}, Skip::u8, Ends::floating).layers.at("conv1").a_bits == 32);
+  CHECK(uniform_policy(*model, {4, 4}).layers.at("layer1.0.conv1").w_bits == 4);
+  CHECK(uniform_policy(*model, {4, 3}, Skip::shared).tensors.at("stem").bits == 3);
+  for (const int bits : {-1, 0, 9, 33})
+    CHECK_THROWS_WITH_AS(uniform_policy(*model, {bits, 4}), doctest::Contains("expected 1 .. 8"), argument_error);
+}
+
+TEST_CASE("a text that is no policy is refused with the reason") {
+  refuses("", "the file is empty");
+  refuses("[]", "expected an object");
+  refuses("{}", "version: got 0");
+  refuses(R"({"version": 2})", "version: got 2");
+  refuses(R"({"version": 1, "skips": "u8"})", "unknown key 'skips'; did you mean 'skip'?");
+  refuses(R"({"version": 1, "skip": "u16"})", "got 'u16'");
+  refuses(R"({"version": 1, "layers": []})", "expected an object");
+  refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": 0}}})", "got 0 bits");
+  refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": 33}}})", "got 33 bits");
+  refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": -1}}})", "got -1");
+  refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": 3.5}}})", "got 3.5");
+  refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": 18446744073709551616}}})", "");
+  refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": "4"}}})", "got \"4\"");
+  refuses(R"({"version": 1, "layers": {"conv1": {"wbits": 4}}})", "did you mean 'w_bits'?");
+  refuses(R"({"version": 1, "layers": {"conv1": {"granularity": "pixel"}}})", "expected layer or channel");
+  refuses(R"({"version": 1, "tensors": {"stem": {"bits": 0}}})", "got 0 bits");
+  refuses(R"({"version": 1, "version": 1})", "");
+  refuses(R"({"version": 1,})", "");
+}
+
+TEST_CASE("a policy must name the layers of the model, no more and no fewer") {
+  const auto model = resnet();
+  Policy policy = uniform_policy(*model, {4, 4});
+  policy.layers["layer1.0.conv3"] = {};
+  CHECK_THROWS_WITH_AS(check_policy(policy, *model), doctest::Contains("did you mean 'layer1.0.conv"), argument_error);
+  policy = uniform_policy(*model, {4, 4});
+  policy.layers.erase("conv1");
+  CHECK_THROWS_WITH_AS(Sites(*model, policy), doctest::Contains("layer 'conv1' is missing"), argument_error);
+}
+
+TEST_CASE("sites fill the taps, are initialised by one batch, and leave without a trace") {
+  const auto model = resnet();
+  const Array images = random_normal(model->input_shape(4), Philox(1));
+  const NoGrad no_grad;
+  model->eval();
+  const Array before = (*model)(images).value();
+  {
+    Sites sites(*model, uniform_policy(*model, {2, 2}));
+    CHECK(sites.sites().size() == 8 * 2 + 4);
+    for (const Sites::Site& site : sites.sites()) CHECK_FALSE(site.quantizer->initialised());
+    sites.calibrate(images);
+    for (const Sites::Site& site : sites.sites()) CHECK(site.quantizer->initialised());
+    CHECK((*model)(images).value().to_vector() != before.to_vector());
+    CHECK(sites.state().count("layer1.0.conv1.weight.alpha") == 1);
+  }
+  CHECK((*model)(images).value().to_vector() == before.to_vector());
+}
+
+TEST_CASE("with a shared skip a layer that reads a stored tensor has no input site of its own") {
+  const auto model = resnet();
+  const Sites sites(*model, uniform_policy(*model, {4, 4}, Skip::shared));
+  std::vector<std::string> inputs;
+  for (const Sites::Site& site : sites.sites())
+    if (site.role == nn::Tap::Role::input) inputs.push_back(site.name);
+  CHECK(inputs == std::vector<std::string>{"conv1.input", "layer1.0.conv2.input", "layer2.0.conv2.input",
+                                           "layer3.0.conv2.input", "linear.input"});
+}
+
+TEST_CASE("cost is counted on the trace: ResNet-20 has 40,551,040 multiply-accumulates") {
+  auto model = nn::make_model("resnet20");
+  nn::initialise(*model, 1);
+  model->eval();
+  const auto cost = [&] {
+    return count_cost(trace([&](const Tensors& in) { return (*model)(in[0]); }, {Array::zeros(model->input_shape(2))}));
+  };
+  CHECK(total_macs(cost()) == 40551040);
+  CHECK(total_bops(cost()) == 40551040ll * 1024);
+  CHECK(total_bops(cost(), /*quantized_only=*/true) == 0);
+
+  Sites sites(*model, uniform_policy(*model, {2, 3}));
+  sites.calibrate(random_normal(model->input_shape(2), Philox(1)));
+  const int64_t stem = 32 * 32 * 16 * 27, head = 640;
+  CHECK(cost()[0].name == "conv1");
+  CHECK(cost()[0].w_bits == 8);
+  CHECK(total_bops(cost()) == (40551040 - stem - head) * 6 + (stem + head) * 64);
+}
