@@ -34,6 +34,7 @@ struct Settings {
   std::string model = "resnet8", dataset = "fashion-mnist", norm = "fashion-mnist";
   std::string quantizer = "dsq", skip = "u8", ends = "8";
   int w_bits = 4, a_bits = 4, epochs = 5, qat_epochs = 3;
+  int workers = 1;
   int64_t batch = 64, limit = 0;
   double lr = 0.1, qat_lr = 0.02, weight_decay = 5e-4;
 
@@ -56,6 +57,7 @@ struct Settings {
     options.add("--skip", skip, "where the skip of a residual add lives: 8 bits of its own, or the layer's grid")
         .one_of({"u8", "shared"});
     options.add("--ends", ends, "bits of the first and last layer").one_of({"8", "same"});
+    options.add("--workers", workers, "threads that prepare batches").at_least(1);
     options.add("--limit", limit, "use so many training and test pictures only; 0 is all").at_least(0);
     options.parse(argc, argv);
     return options.values();
@@ -69,6 +71,7 @@ struct Settings {
     options.weight_decay = weight_decay;
     options.warmup = 0.25;
     options.crop = 0;  // a few epochs do not overfit
+    options.workers = workers;
     options.seed = common.seed;
     return options;
   }

@@ -3,10 +3,10 @@
 
     tests/mutate.py [--build DIR] [--list] [OP ...]
 
-Each mutant is one changed file of autograd/ops: a flipped sign, a dropped term, another operator, constant or flag
-inside a vjp (or in the helpers it calls and in decompose). It is compiled by itself, linked in front of the library and
-run against the room's tests. Mutants that no test notices are listed as survivors; the exit code is their number. The
-build folder must be up to date (ninja -C DIR tests/autograd/test_autograd).
+Each mutant is one changed file of autograd/ops: a flipped sign, a dropped term, another operator, constant
+or flag inside a vjp (or in the helpers it calls and in decompose). It is compiled by itself, linked in front
+of the library and run against the room's tests. Mutants that no test notices are listed as survivors; the
+exit code is their number. The build folder must be up to date (ninja -C DIR tests/autograd/test_autograd).
 """
 import argparse
 import json
@@ -22,20 +22,21 @@ OPS = os.path.join(ROOT, 'autograd', 'ops')
 PROGRAM = 'tests/autograd/test_autograd'
 
 # What is differentiated: vjps, the decompositions of fused ones, and helpers of both.
-FUNCTIONS = re.compile(r'(?:\bvjp\(|\bdecompose\(|\bTensor gradient_\w+\(|\bTensor weights_gradient\(|'
-                       r'\bTensor mask_by_relu\(|\bNormalised normalise\()[^;{]*\{')
+FUNCTIONS = re.compile(r'\b(?:vjp|decompose|gradient_\w+|weights_gradient|mask_by_relu|normalise)\([^;{]*\{')
 
 RULES = [
     ('sign of the gradient', re.compile(r'v\.grad\(\)'), lambda m: '(-v.grad())'),
-    ('sign', re.compile(r'(?<=[{?:(] )-(?=[a-z(])|(?<=[{(])-(?=[a-z(])|(?<=return )-(?=[a-z(])'), lambda m: ''),
+    ('sign', re.compile(r'(?<=[?:] )-(?=[a-z(])|(?<=[{(])-(?=[a-z(])|(?<=return )-(?=[a-z(])'), lambda m: ''),
     ('plus for minus', re.compile(r' - '), lambda m: ' + '),
     ('minus for plus', re.compile(r' \+ '), lambda m: ' - '),
     ('over for times', re.compile(r' \* '), lambda m: ' / '),
     ('times for over', re.compile(r' / '), lambda m: ' * '),
     ('dropped gradient', re.compile(r'v\.needs\(\d\) \?'), lambda m: 'false ?'),
     ('dropped gradient', re.compile(r'if \(v\.needs\(\d\)\)'), lambda m: 'if (false)'),
-    ('constant', re.compile(r'(?<=[*+] )\d+(?:\.\d+)?(?=[);} ,])|(?<=\()\d+(?= [-+*/])'), lambda m: m.group() + '7'),
-    ('flag', re.compile(r'(?<=[ (!])(?:true|false)(?=[,)])'), lambda m: 'false' if m.group() == 'true' else 'true'),
+    ('constant', re.compile(r'(?<=[*+] )\d+(?:\.\d+)?(?=[);} ,])|(?<=\()\d+(?= [-+*/])'),
+     lambda m: m.group() + '7'),
+    ('flag', re.compile(r'(?<=[ (!/])(?:true|false)(?=[,)])'),
+     lambda m: 'false' if m.group() == 'true' else 'true'),
     ('flag', re.compile(r'!(?=transpose_)'), lambda m: ''),
     ('exponent', re.compile(r'y \* y \* y'), lambda m: 'y * y'),
 ]
@@ -72,16 +73,15 @@ class Bench:
     def __init__(self, build):
         self.build = build
         with open(os.path.join(build, 'compile_commands.json')) as file:
-            self.compile = {os.path.normpath(os.path.join(entry['directory'], entry['file'])): entry['command']
-                            for entry in json.load(file)}
+            entries = json.load(file)
+        self.compile = {os.path.normpath(os.path.join(build, e['file'])): e['command'] for e in entries}
         commands = subprocess.run(['ninja', '-C', build, '-t', 'commands', PROGRAM], check=True, text=True,
-                                  capture_output=True).stdout.splitlines()
-        self.link = shlex.split(commands[-1])
+                                  capture_output=True)
+        self.link = shlex.split(commands.stdout.splitlines()[-1])
 
     def survives(self, op, path, mutant, folder):
         """None if it does not compile; else whether all tests pass."""
-        changed, object_file = os.path.join(folder, os.path.basename(path)), os.path.join(folder, 'mutant.o')
-        program = os.path.join(folder, 'mutant')
+        changed, object_file, program = (os.path.join(folder, 'mutant' + end) for end in ('.cpp', '.o', ''))
         with open(changed, 'w') as file:
             file.write(mutant)
         command = shlex.split(self.compile[path])
@@ -113,9 +113,12 @@ class Bench:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('ops', nargs='*', metavar='OP', help='files of autograd/ops, without .cpp; default: all')
-    parser.add_argument('--build', default=os.path.join(ROOT, 'build'), help='a Meson build folder (default: build)')
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('ops', nargs='*', metavar='OP',
+                        help='files of autograd/ops without .cpp (default: all)')
+    parser.add_argument('--build', default=os.path.join(ROOT, 'build'),
+                        help='Meson build folder (default: build)')
     parser.add_argument('--list', action='store_true', help='list the mutants, run none')
     options = parser.parse_args()
     names = options.ops or sorted(name[:-4] for name in os.listdir(OPS) if name.endswith('.cpp'))
@@ -135,7 +138,8 @@ def main():
                     print(description)
                     continue
                 survived = bench.survives(op, path, mutant, folder)
-                print({None: 'refused ', False: 'killed  ', True: 'SURVIVED'}[survived], description, flush=True)
+                verdict = {None: 'refused ', False: 'killed  ', True: 'SURVIVED'}[survived]
+                print(verdict, description, flush=True)
                 killed += survived is False
                 refused += survived is None
                 if survived:

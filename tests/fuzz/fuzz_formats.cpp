@@ -65,7 +65,7 @@ Bytes damage(Bytes bytes, const Philox& rng, uint64_t& index) {
 
 /// Feeds damaged versions of `whole` to `parse`; fails with what reproduces it.
 template <class Parse>
-void fuzz(const char* what, const Bytes& whole, Parse parse) {
+void fuzz(const std::string& what, const Bytes& whole, Parse parse) {
   constexpr int formats = 9;
   const auto share =
       std::chrono::duration<double>(static_cast<double>(setting("FUZZ_SECONDS", 60)) / formats);

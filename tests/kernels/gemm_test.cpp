@@ -55,10 +55,11 @@ TEST_CASE("matmul in every transposition, type and batch") {
   const std::vector<std::array<int64_t, 3>> sizes = {
       {1, 1, 1}, {2, 3, 4}, {17, 5, 33}, {64, 10, 64}, {90, 70, 110}};
   for (const Shape& lead : {Shape{}, Shape{3}, Shape{2, 5}})
-    for (const auto& [m, n, k] : sizes)
+    for (const auto& size : sizes)
       for (const bool ta : {false, true})
         for (const bool tb : {false, true})
           for (const DType type : {DType::f32, DType::f64, DType::bf16}) {
+            const int64_t m = size[0], n = size[1], k = size[2];
             CAPTURE(lead);
             CAPTURE(m);
             CAPTURE(n);
