@@ -31,9 +31,9 @@ namespace {
 
 struct Settings {
   CommonOptions common;
-  std::string model = "resnet8", dataset = "fashion-mnist", norm = "fashion-mnist";
+  std::string model = "resnet8", dataset = "fashion-mnist", norm;
   std::string quantizer = "dsq", skip = "u8", ends = "8";
-  int w_bits = 4, a_bits = 4, epochs = 5, qat_epochs = 3;
+  int w_bits = 4, a_bits = 4, epochs = 4, qat_epochs = 2;
   int workers = 1;
   int64_t batch = 64, limit = 0;
   double lr = 0.1, qat_lr = 0.02, weight_decay = 5e-4;
@@ -44,10 +44,10 @@ struct Settings {
     common.add_to(options, "out/quickstart");
     options.add("--model", model, "network of the zoo").one_of(nn::model_names());
     options.add("--dataset", dataset, "data set").one_of(data::dataset_names());
-    options.add("--norm", norm, "normalisation of the pictures: a preset, or means/deviations");
+    options.add("--norm", norm, "normalisation of the images: a preset, or means/deviations; empty is that of the data set");
     options.add("--epochs", epochs, "epochs in floats").at_least(1);
     options.add("--qat-epochs", qat_epochs, "epochs with quantizers").at_least(1);
-    options.add("--batch", batch, "pictures in a step").at_least(1);
+    options.add("--batch", batch, "images in a step").at_least(1);
     options.add("--lr", lr, "learning rate in floats").at_least(0);
     options.add("--qat-lr", qat_lr, "learning rate with quantizers").at_least(0);
     options.add("--weight-decay", weight_decay, "of convolution and linear weights").at_least(0);
@@ -58,7 +58,7 @@ struct Settings {
         .one_of({"u8", "shared"});
     options.add("--ends", ends, "bits of the first and last layer").one_of({"8", "same"});
     options.add("--workers", workers, "threads that prepare batches").at_least(1);
-    options.add("--limit", limit, "use so many training and test pictures only; 0 is all").at_least(0);
+    options.add("--limit", limit, "use so many training and test images only; 0 is all").at_least(0);
     options.parse(argc, argv);
     return options.values();
   }
@@ -81,15 +81,16 @@ struct Settings {
 class Quickstart {
  public:
   Quickstart(Settings settings, const Value& options)
-      : s_(std::move(settings)), run_(s_.common.out, s_.common.resume) {
+      : s_(std::move(settings)),
+        train_(data::load_dataset(s_.dataset, s_.common.data, data::Split::train)),
+        test_(data::load_dataset(s_.dataset, s_.common.data, data::Split::test)),
+        run_(s_.common.out, s_.common.resume) {
     run_.describe("quickstart", options, s_.common.seed);
-    train_ = data::load_dataset(s_.dataset, s_.common.data, data::Split::train);
-    test_ = data::load_dataset(s_.dataset, s_.common.data, data::Split::test);
     if (s_.limit > 0) {
       train_ = data::first(train_, s_.limit);
       test_ = data::first(test_, s_.limit);
     }
-    plain_.normalisation = data::Normalisation::named(s_.norm);
+    plain_.normalisation = data::Normalisation::named(s_.norm.empty() ? s_.dataset : s_.norm);
     zoo_ = {.in_channels = train_.image_shape[2], .image_size = train_.image_shape[0], .classes = train_.classes()};
   }
 
@@ -99,26 +100,31 @@ class Quickstart {
     lower_and_compare();
     measure_speed();
     finish();
+    if (agreement_.mismatched > 0)
+      throw numeric_error(text(agreement_.mismatched, " codes of the integer run differ from the quantized evaluation on ",
+                               this_machine().cpu, "; please report this with ", run_.file("result.json")));
   }
 
  private:
+  // Trains to the last epoch; with sites, the quantized network.
   Evaluated fit(nn::Model& model, quant::Sites* sites) {
     const TrainingOptions options = s_.training(sites != nullptr);
     data::Loader loader(train_, training_transform(options, plain_.normalisation), loader_options(options));
-    std::vector<nn::ParameterGroup> groups = decayed_groups(model, options.weight_decay);
-    if (sites) groups.push_back({sites->parameters()});
-    nn::SGD optimiser(groups, options.momentum, /*nesterov=*/true);
-    Evaluated last;
+    nn::SGD optimiser(decayed_groups(model, options.weight_decay), options.momentum, /*nesterov=*/true);
     const std::string phase = sites ? "qat" : "float";
     TrainingJob job{.phase = phase, .model = model, .optimiser = optimiser, .loader = loader, .options = options,
                     .run = run_, .first_epoch = sites ? s_.epochs : 0, .checkpoint = phase + ".ckpt",
-                    .notes = {{"model", s_.model}, {"dataset", s_.dataset}}};
+                    .notes = {{"model", s_.model},
+                              {"dataset", s_.dataset},
+                              {"images", text(train_.size())},
+                              {"norm", s_.norm},
+                              {"policy", sites ? sites->policy().to_json() : ""}}};
     if (sites) job.after_step = [sites] { sites->project(); };
-    job.evaluate = [&] { return last = evaluate(model, test_, plain_); };
+    job.evaluate = [&] { return evaluate(model, test_, plain_); };
     const Stopwatch watch;
     train(job, s_.common.resume);
     run_.seconds("train_" + phase, watch.seconds());
-    return last;
+    return evaluate(model, test_, plain_);
   }
 
   void train_float() {
@@ -135,16 +141,17 @@ class Quickstart {
     const quant::Policy policy =
         quant::uniform_policy(*model_, {s_.w_bits, s_.a_bits, s_.quantizer, "layer"}, quant::parse_skip(s_.skip),
                               quant::parse_ends(s_.ends));
-    sites_ = std::make_unique<quant::Sites>(*model_, policy);
+    const auto sites = quant::attach_sites(*model_, policy);
     data::Loader calibration(train_, plain_, {.batch = std::min<int64_t>(512, train_.size()), .shuffle = true,
                                               .seed = s_.common.seed});
     calibration.start(0);
     data::Batch batch;
     calibration.next(batch);
-    sites_->calibrate(batch.images);
-    fake_ = fit(*model_, sites_.get());
+    quant::calibrate(*model_, batch.images);
+    fake_ = fit(*model_, sites.get());
     run_.result().set("accuracy.fake_quant", fake_.accuracy);
-    data::atomic_write(run_.file("policy.json"), policy.to_json());
+    policy_ = policy.to_json();
+    data::atomic_write(run_.file("policy.json"), policy_);
   }
 
   void lower_and_compare() {
@@ -155,7 +162,7 @@ class Quickstart {
     cost_ = quant::count_cost(trace);
     integer::Model lowered = quant::lower(trace);
     lowered.class_names = test_.class_names;
-    lowered.policy = sites_->policy().to_json();
+    lowered.policy = policy_;
     for (const double mean : plain_.normalisation.mean) lowered.mean.push_back(static_cast<float>(mean));
     for (const double std : plain_.normalisation.std) lowered.deviation.push_back(static_cast<float>(std));
     integer::save(lowered, run_.file("integer.safetensors"));
@@ -173,11 +180,11 @@ class Quickstart {
     result.set("agreement.codes_mismatched", agreement_.mismatched);
     result.set("agreement.fake_quant_top1", agreement_.fake_top1);
     result.set("agreement.fake_quant_codes_differing_percent", agreement_.fake_share());
-    result.set("cost.params", model_->parameter_count());
+    result.set("cost.params", float_model_->parameter_count());
     result.set("cost.macs", quant::total_macs(cost_));
     result.set("cost.bops", quant::total_bops(cost_));
     result.set("cost.bytes", integer::parameter_bytes(lowered_));
-    result.set("cost.bytes_float", 4 * model_->parameter_count());
+    result.set("cost.bytes_float", 4 * float_model_->parameter_count());
   }
 
   void measure_speed() {
@@ -194,7 +201,7 @@ class Quickstart {
 
   Table summary() const {
     const std::string bits = text("W", s_.w_bits, "A", s_.a_bits);
-    const int64_t macs = quant::total_macs(cost_), params = model_->parameter_count();
+    const int64_t macs = quant::total_macs(cost_), params = float_model_->parameter_count();
     Table table({"", "float", "fake-quantized " + bits, "integer " + bits});
     table.row({"accuracy", percent(float_.accuracy), percent(fake_.accuracy), percent(agreement_.accuracy())});
     table.row({"parameters", count(params), count(params), count(params)});
@@ -211,7 +218,7 @@ class Quickstart {
   std::string agreement_text() const {
     return text("The integer run against the quantized evaluation: ", count(agreement_.mismatched), " of ",
                 count(agreement_.codes), " codes differ, top-1 agrees on ", count(agreement_.top1), " of ",
-                count(agreement_.images), " pictures. Against plain f32 fake quantization: ",
+                count(agreement_.images), " images. Against plain f32 fake quantization: ",
                 percent(agreement_.fake_share(), 4), " of codes differ, top-1 agrees on ", count(agreement_.fake_top1), ".");
   }
 
@@ -220,7 +227,7 @@ class Quickstart {
     return {heat_overlay(enlarge(image, 4), map), caption};
   }
 
-  // A row of test pictures, and where each network looks.
+  // A row of test images, and where each network looks.
   void show_attribution(Report& report) {
     constexpr int64_t shown = 10;
     data::Loader loader(data::first(test_, shown), plain_, {.batch = shown});
@@ -241,9 +248,9 @@ class Quickstart {
     }
     report.section("Where the networks look");
     report.paragraph("Grad-CAM of each network's own top class at its last feature map.");
-    report.pictures("Test pictures and their classes", originals);
-    report.pictures("Float network, with what it says", in_floats);
-    report.pictures("Quantized network, with what it says", quantized);
+    report.pictures("Test images and their classes", originals, 84);
+    report.pictures("Float network, with what it says", in_floats, 84);
+    report.pictures("Quantized network, with what it says", quantized, 84);
     std::vector<Array> sheet;
     for (const auto* row : {&originals, &in_floats, &quantized})
       for (const Picture& picture : *row) sheet.push_back(picture.image);
@@ -263,7 +270,7 @@ class Quickstart {
       return Curve{name, series.x, series.y};
     };
     report.curves("Loss", "epoch", "cross-entropy", {curve("training", "loss"), curve("test", "test_loss")});
-    report.curves("Accuracy", "epoch", "percent", {curve("test", "test_accuracy")});
+    report.curves("Accuracy", "epoch", "percent", {curve("test", "accuracy")});
     report.section("Bits");
     std::vector<BarRow> bars;
     for (const quant::LayerCost& layer : cost_)
@@ -277,12 +284,12 @@ class Quickstart {
   }
 
   Settings s_;
-  RunDirectory run_;
   data::Dataset train_, test_;
+  RunDirectory run_;
   data::Transform plain_;
   nn::ModelOptions zoo_;
   std::unique_ptr<nn::Model> float_model_, model_;
-  std::unique_ptr<quant::Sites> sites_;
+  std::string policy_;
   Evaluated float_, fake_;
   std::vector<quant::LayerCost> cost_;
   integer::Model lowered_;

@@ -51,8 +51,6 @@ struct Settings {
 void fit(const Settings& s, Task& task, RunDirectory& run) {
   data::Loader loader(task.train, training_transform(s.training, task.normalisation),
                       loader_options(s.training));
-  check(loader.batches() > 0, "--batch ", s.training.batch, ": the training set has only ", task.train.size(),
-        " pictures");
   nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum,
                     /*nesterov=*/true);
   TrainingJob job{

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "allocator.h"
+#include "simd/simd.h"
 #include "threads.h"
 
 namespace stairgrad {
@@ -113,6 +114,26 @@ void Array::bump_version() {
   if (storage_) ++storage_->version;
 }
 
+namespace {
+
+template <class From, class To>
+void convert(const From* from, To* to, int64_t n) {
+  if constexpr (std::is_same_v<From, bf16> && std::is_same_v<To, float>) {
+    simd::loops<bf16>().widen(from, to, n);
+  } else if constexpr (std::is_same_v<From, float> && std::is_same_v<To, bf16>) {
+    simd::loops<bf16>().narrow(from, to, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      if constexpr (std::is_same_v<To, bf16>)
+        to[i] = bf16(static_cast<float>(from[i]));
+      else
+        to[i] = static_cast<To>(from[i]);
+    }
+  }
+}
+
+}  // namespace
+
 Array cast(const Array& src, DType dtype) {
   if (src.dtype() == dtype) return src;
   Array dst(src.shape(), dtype);
@@ -122,14 +143,8 @@ Array cast(const Array& src, DType dtype) {
       using To = decltype(to_zero);
       const From* from = src.data<From>();
       To* to = dst.data<To>();
-      parallel_for(src.size(), 1 << 15, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          if constexpr (std::is_same_v<To, bf16>)
-            to[i] = bf16(static_cast<float>(from[i]));
-          else
-            to[i] = static_cast<To>(from[i]);
-        }
-      });
+      parallel_for(src.size(), 1 << 15,
+                   [=](int64_t begin, int64_t end) { convert(from + begin, to + begin, end - begin); });
     });
   });
   return dst;

@@ -70,6 +70,18 @@ void binary_row(Binary function, const T* a, bool a_moves, const T* b, bool b_mo
     loops.scalar_binary[f](static_cast<simd::Real<T>>(*a), b, y, n);
 }
 
+// Cuts rows of few elements, all combined with one vector of the same width, into longer ones: calls
+// row(the vector, repeated; first element; number of elements).
+template <class T, class Row>
+void vector_rows(const T* vector, int64_t width, int64_t size, const Row& row) {
+  const int64_t repeat = 512 / width, wide = repeat * width;
+  std::vector<T> repeated(static_cast<size_t>(wide));
+  for (int64_t r = 0; r < repeat; ++r) std::copy_n(vector, width, repeated.begin() + r * width);
+  parallel_for(size, (grain + wide - 1) / wide * wide, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += wide) row(repeated.data(), at, std::min(wide, end - at));
+  });
+}
+
 }  // namespace
 
 Shape broadcast_shape(const Shape& a, const Shape& b) {
@@ -94,7 +106,16 @@ Array binary(Binary function, const Array& a, const Array& b) {
     using T = decltype(zero);
     const T *pa = a.data<T>(), *pb = b.data<T>();
     T* py = y.data<T>();
-    if (groups.size() == 1) {
+    if (groups.size() == 2 && inner.a && inner.b && inner.extent < 256) {
+      if (groups[0].a)
+        vector_rows(pb, inner.extent, y.size(), [=](const T* vector, int64_t at, int64_t n) {
+          binary_row(function, pa + at, true, vector, true, py + at, n);
+        });
+      else
+        vector_rows(pa, inner.extent, y.size(), [=](const T* vector, int64_t at, int64_t n) {
+          binary_row(function, vector, true, pb + at, true, py + at, n);
+        });
+    } else if (groups.size() == 1) {
       parallel_for(inner.extent, grain, [=](int64_t begin, int64_t end) {
         binary_row(function, inner.a ? pa + begin : pa, inner.a, inner.b ? pb + begin : pb, inner.b,
                    py + begin, end - begin);

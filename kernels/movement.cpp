@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "simd/simd.h"
 #include "threads.h"
 
 namespace stairgrad::kernels {
@@ -107,7 +108,8 @@ Shape select(const char* what, const Shape& shape, const std::vector<Range>& ran
     const auto k = static_cast<size_t>(i);
     const Range& r = ranges[k];
     check(r.step >= 1 && r.start >= 0 && r.start <= r.stop && r.stop <= shape[i], "[", what,
-          "] got the range [", r.start, ",", r.stop, ") with step ", r.step, " along axis ", i, " of ", shape);
+          "] got the range [", r.start, ",", r.stop, ") with step ", r.step, " along axis ", i, " of ",
+          shape);
     extents.push_back((r.stop - r.start + r.step - 1) / r.step);
     box.offset += r.start * box.strides[k];
     box.strides[k] *= r.step;
@@ -138,15 +140,6 @@ struct Around {
     for (int i = axis + 1; i < shape.rank(); ++i) inner *= shape[i];
   }
 };
-
-// Sums are taken in double for f64 and in float for the others, and rounded at the end.
-template <class T>
-using Sum = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-template <class T>
-void round_into(const std::vector<Sum<T>>& sums, T* to) {
-  for (size_t i = 0; i < sums.size(); ++i) to[i] = static_cast<T>(sums[i]);
-}
 
 void check_leading(const char* what, const Array& x, const Array& index) {
   check(x.rank() >= 1 && x.rank() == index.rank(), "[", what, "] got x ", x.shape(), " and index ",
@@ -267,20 +260,21 @@ Array index_add(const Array& x, int axis, const Array& index, int64_t size) {
   check(index.rank() == 1 && index.size() == x.dim(along), "[index_add] index: got the shape ", index.shape(),
         ", expected (", x.dim(along), ") because x is ", x.shape(), " and the axis ", along);
   const int32_t* picks = checked_index("index_add", index, size);
+  // bf16 is added up in f32 and rounded once.
+  if (x.dtype() == DType::bf16) return cast(index_add(cast(x, DType::f32), axis, index, size), DType::bf16);
   Shape shape = x.shape();
   shape[along] = size;
-  Array y(shape, x.dtype());
+  Array y = Array::zeros(shape, x.dtype());
   const Around around(x.shape(), along);
   dispatch_floating(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* from = x.data<T>();
-    std::vector<Sum<T>> sums(static_cast<size_t>(y.size()));
+    T* to = y.data<T>();
     for (int64_t o = 0; o < around.outer; ++o)
       for (int64_t k = 0; k < around.extent; ++k, from += around.inner) {
-        Sum<T>* row = sums.data() + (o * size + picks[k]) * around.inner;
-        for (int64_t i = 0; i < around.inner; ++i) row[i] += static_cast<Sum<T>>(from[i]);
+        T* row = to + (o * size + picks[k]) * around.inner;
+        simd::loops<T>().binary[static_cast<int>(Binary::add)](row, from, row, around.inner);
       }
-    round_into<T>(sums, y.data<T>());
   });
   return y;
 }
@@ -303,17 +297,19 @@ Array scatter_add(const Array& x, const Array& index, int64_t size) {
   check(x.shape() == index.shape() && x.rank() >= 1, "[scatter_add] got x ", x.shape(), " and index ",
         index.shape(), ", expected equal shapes of rank 1 or more");
   const int32_t* picks = checked_index("scatter_add", index, size);
+  if (x.dtype() == DType::bf16) return cast(scatter_add(cast(x, DType::f32), index, size), DType::bf16);
   Shape shape = x.shape();
   shape[-1] = size;
-  Array y(shape, x.dtype());
+  Array y = Array::zeros(shape, x.dtype());
   const int64_t count = x.shape().back();
   dispatch_floating(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* from = x.data<T>();
-    std::vector<Sum<T>> sums(static_cast<size_t>(y.size()));
-    for (int64_t i = 0; i < x.size(); ++i)
-      sums[static_cast<size_t>(i / count * size + picks[i])] += static_cast<Sum<T>>(from[i]);
-    round_into<T>(sums, y.data<T>());
+    T* to = y.data<T>();
+    for (int64_t i = 0; i < x.size(); ++i) {
+      T& sum = to[i / count * size + picks[i]];
+      sum = static_cast<T>(sum + from[i]);
+    }
   });
   return y;
 }

@@ -17,14 +17,15 @@ BatchStatistics batch_statistics(const Array& x);
 Array batch_norm(const Array& x, const Array& mean, const Array& var, const Array& gamma, const Array& beta,
                  double eps, const Array& skip = {}, bool relu = false);
 
-/// Gradients of batch_norm with mean and var taken from x (training). `y` is its result and only looked at
-/// where relu masks the gradient.
+/// Gradients of batch_norm with mean and var taken from x (training).
 struct BatchNormGradients {
   Array x, gamma, beta;
   Array skip;  ///< relu-masked gradient, only when asked for
 };
+/// `y`, the result of batch_norm, is only looked at where relu masks the gradient. Where no skip was added it
+/// may be left out if `beta` is given: finding the mask again from x is cheaper than reading y.
 BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const Array& var,
                                        const Array& gamma, double eps, const Array& diff_y, const Array& y,
-                                       bool relu, bool skip_needed);
+                                       bool relu, bool skip_needed, const Array& beta = {});
 
 }  // namespace stairgrad::kernels

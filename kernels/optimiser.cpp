@@ -40,15 +40,18 @@ void adamw_step(Array& w, Array& m, Array& v, const Array& gradient, double lr, 
   check_like("adamw_step", "gradient", gradient, w);
   check(step >= 1, "[adamw_step] got step ", step, "; steps count from 1");
   const auto steps = static_cast<double>(step);
-  const auto step_size = static_cast<float>(lr / (1 - std::pow(beta1, steps)));
-  const auto second_scale = static_cast<float>(1 / (1 - std::pow(beta2, steps)));
-  const auto decay = static_cast<float>(1 - lr * weight_decay);
+  const simd::AdamW options = {.beta1 = static_cast<float>(beta1),
+                               .rate1 = static_cast<float>(1 - beta1),
+                               .beta2 = static_cast<float>(beta2),
+                               .rate2 = static_cast<float>(1 - beta2),
+                               .scale = static_cast<float>(1 / (1 - std::pow(beta2, steps))),
+                               .eps = static_cast<float>(eps),
+                               .step = static_cast<float>(lr / (1 - std::pow(beta1, steps))),
+                               .decay = static_cast<float>(1 - lr * weight_decay)};
   float *pw = w.data<float>(), *pm = m.data<float>(), *pv = v.data<float>();
   const float* pg = gradient.data<float>();
   parallel_for(w.size(), grain, [=](int64_t begin, int64_t end) {
-    simd::table().optimiser.adamw(pw + begin, pm + begin, pv + begin, pg + begin, end - begin, step_size,
-                                  static_cast<float>(beta1), static_cast<float>(beta2),
-                                  static_cast<float>(eps), second_scale, decay);
+    simd::table().optimiser.adamw(pw + begin, pm + begin, pv + begin, pg + begin, end - begin, options);
   });
   w.bump_version();
   m.bump_version();

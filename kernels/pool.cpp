@@ -16,7 +16,9 @@ struct Images {
   int64_t n, h, w, c;
   explicit Images(const Shape& s) : n(s[0]), h(s[1]), w(s[2]), c(s[3]) {}
   /// Position of the first channel of a pixel.
-  int64_t at(int64_t image, int64_t row, int64_t column) const { return ((image * h + row) * w + column) * c; }
+  int64_t at(int64_t image, int64_t row, int64_t column) const {
+    return ((image * h + row) * w + column) * c;
+  }
 };
 
 // The part of one window that lies inside the image.
@@ -81,6 +83,15 @@ void check_pooled(const char* what, const Shape& got, const Shape& src_shape) {
   check_images(what, src_shape);
   check(got[0] == src_shape[0] && got[3] == src_shape[3], "[", what, "] got the shape ", got,
         ", expected n and c of the images ", src_shape);
+}
+
+// The positions in the (h * w) planes of `images`, all checked.
+const int32_t* checked_positions(const char* what, const Array& index, const Images& images) {
+  const int32_t* positions = index.data<int32_t>();
+  const auto [low, high] = std::minmax_element(positions, positions + index.size());
+  check(index.size() == 0 || (*low >= 0 && *high < images.h * images.w), "[", what,
+        "] index: got positions outside [0,", images.h * images.w, "), the (h * w) plane of the images");
+  return positions;
 }
 
 }  // namespace
@@ -173,8 +184,8 @@ MaxPool max_pool2d(const Array& x, const Pool2dOptions& options) {
           else
             return max_window_of_codes<T>;
         }();
-        max_window(first, to + at, index + at, src.c, window.height(), window.width(), src.w * src.c, position,
-                   static_cast<int32_t>(src.w));
+        max_window(first, to + at, index + at, src.c, window.height(), window.width(), src.w * src.c,
+                   position, static_cast<int32_t>(src.w));
       }
     });
   });
@@ -187,7 +198,7 @@ Array max_pool2d_scatter(const Array& g, const Array& index, const Shape& src_sh
         g.shape(), " because that is g");
   const Images src(src_shape), dst(g.shape());
   Array out = Array::zeros(src_shape, g.dtype());
-  const int32_t* where = index.data<int32_t>();
+  const int32_t* where = checked_positions("max_pool2d_scatter", index, src);
   dispatch_floating(g.dtype(), [&](auto zero) {
     using T = decltype(zero);
     using R = simd::Real<T>;
@@ -210,7 +221,7 @@ Array max_pool2d_gather(const Array& x, const Array& index) {
   check_pooled("max_pool2d_gather", index.shape(), x.shape());
   const Images src(x.shape()), dst(index.shape());
   Array y(index.shape(), x.dtype());
-  const int32_t* where = index.data<int32_t>();
+  const int32_t* where = checked_positions("max_pool2d_gather", index, src);
   dispatch_any(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const T* from = x.data<T>();
@@ -219,8 +230,7 @@ Array max_pool2d_gather(const Array& x, const Array& index) {
       const T* image = from + n * src.h * src.w * src.c;
       const int64_t pixels = dst.h * dst.w;
       for (int64_t p = n * pixels; p < (n + 1) * pixels; ++p)
-        for (int64_t k = 0; k < src.c; ++k)
-          to[p * src.c + k] = image[where[p * src.c + k] * src.c + k];
+        for (int64_t k = 0; k < src.c; ++k) to[p * src.c + k] = image[where[p * src.c + k] * src.c + k];
     });
   });
   return y;
@@ -260,8 +270,8 @@ Array global_avg_pool_backward(const Array& diff_y, const Shape& src_shape) {
     for_images(src, [&](int64_t n) {
       T* image = to + n * pixels * src.c;
       if (pixels == 0) return;
-      simd::loops<T>().affine(from + n * src.c, image, src.c,
-                              static_cast<R>(1 / static_cast<double>(pixels)), 0);
+      simd::loops<T>().affine(from + n * src.c, image, src.c, static_cast<R>(1 / static_cast<double>(pixels)),
+                              0);
       for (int64_t p = 1; p < pixels; ++p) std::copy_n(image, src.c, image + p * src.c);
     });
   });

@@ -31,8 +31,9 @@ template <class T>
 void reduce_chunk(Reduction kind, const T* x, const Rows& rows, int64_t count, double* result) {
   const simd::Loops<T>& loops = simd::loops<T>();
   if (rows.channels == 1) {
-    result[0] = kind == Reduction::sum ? loops.sum(x, count)
-                                       : static_cast<double>((kind == Reduction::max ? loops.max : loops.min)(x, count));
+    result[0] = kind == Reduction::sum
+                    ? loops.sum(x, count)
+                    : static_cast<double>((kind == Reduction::max ? loops.max : loops.min)(x, count));
     return;
   }
   const int64_t copies = std::min(rows.repeat, count);
@@ -41,9 +42,8 @@ void reduce_chunk(Reduction kind, const T* x, const Rows& rows, int64_t count, d
                             : kind == Reduction::max ? loops.column_max
                                                      : loops.column_min;
   loops.widen(x, wide.data(), copies * rows.channels);
-  rows.wide(copies, count, [&](int64_t at, int64_t rows, int64_t width) {
-    fold_columns(x + at, rows, width, wide.data());
-  });
+  rows.wide(copies, count,
+            [&](int64_t at, int64_t rows, int64_t width) { fold_columns(x + at, rows, width, wide.data()); });
   rows.fold(wide, copies, result, [kind](double a, double b) { return combined(kind, a, b); });
 }
 
@@ -53,18 +53,19 @@ Array reduce_middle(Reduction kind, const T* x, int64_t outer, const Rows& rows)
   const int64_t width = rows.channels, chunks = std::max<int64_t>(1, rows.chunks());
   Array y({outer, width}, dtype_of<T>);
   if (rows.count == 0) return Array::zeros(y.shape(), y.dtype());
-  std::vector<double> partial(static_cast<size_t>(outer * chunks * width));
+  Array partial({outer, chunks, width}, DType::f64);
+  double* sums = partial.data<double>();
   const int64_t chunk_size = std::min(rows.count, rows.chunk()) * width;
   parallel_for(outer * chunks, std::max<int64_t>(1, grain / chunk_size), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t first = i % chunks * rows.chunk();
       reduce_chunk(kind, x + (i / chunks * rows.count + first) * width, rows,
-                   std::min(rows.chunk(), rows.count - first), partial.data() + i * width);
+                   std::min(rows.chunk(), rows.count - first), sums + i * width);
     }
   });
   T* out = y.data<T>();
   for (int64_t o = 0; o < outer; ++o) {
-    double* first = partial.data() + o * chunks * width;
+    double* first = sums + o * chunks * width;
     for (int64_t k = 1; k < chunks; ++k)
       for (int64_t j = 0; j < width; ++j) first[j] = combined(kind, first[j], first[k * width + j]);
     for (int64_t j = 0; j < width; ++j) out[o * width + j] = rounded<T>(first[j]);
@@ -168,11 +169,12 @@ Array argmax(const Array& x) {
 }
 
 Array softmax(const Array& x) {
-  return softmax_rows("softmax", x, []<class T, class R>(const simd::Loops<T>& loops, const T*, R* exps, T* y,
-                                                         int64_t n, R, double sum) {
-    simd::loops<R>().affine(exps, exps, n, static_cast<R>(1 / sum), 0);
-    loops.narrow(exps, y, n);
-  });
+  return softmax_rows(
+      "softmax", x,
+      []<class T, class R>(const simd::Loops<T>& loops, const T*, R* exps, T* y, int64_t n, R, double sum) {
+        simd::loops<R>().affine(exps, exps, n, static_cast<R>(1 / sum), 0);
+        loops.narrow(exps, y, n);
+      });
 }
 
 Array log_softmax(const Array& x) {

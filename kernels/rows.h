@@ -13,16 +13,22 @@ struct Rows {
   int64_t count, channels, repeat;
 
   Rows(int64_t count, int64_t channels)
-      : count(count), channels(channels), repeat(std::max<int64_t>(1, 256 / std::max<int64_t>(1, channels))) {}
+      : count(count),
+        channels(channels),
+        repeat(std::max<int64_t>(1, 256 / std::max<int64_t>(1, channels))) {}
 
   int64_t width() const { return channels * repeat; }
   /// Rows of a chunk: sums are taken in float within it and in double over chunks. It is a multiple of
   /// `repeat`, and fixed, so that results do not depend on the number of threads.
   int64_t chunk() const {
-    const int64_t rows = std::max<int64_t>(64, (1 << 15) / std::max<int64_t>(1, channels));
+    const int64_t rows = std::max<int64_t>(128, (1 << 15) / std::max<int64_t>(1, channels));
     return (rows + repeat - 1) / repeat * repeat;
   }
   int64_t chunks() const { return (count + chunk() - 1) / chunk(); }
+  /// The part of all rows that chunk k has.
+  double weight(int64_t k) const {
+    return static_cast<double>(std::min(chunk(), count - k * chunk())) / static_cast<double>(count);
+  }
   /// Chunks that are worth a thread.
   int64_t chunks_per_piece() const {
     return std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(1, chunk() * channels));

@@ -11,6 +11,12 @@ Tensor Model::forward(const Tensor& x, size_t from, size_t to) {
   return y;
 }
 
+void Model::attach(const std::string& name, std::shared_ptr<Module> child) {
+  remove_module(name);
+  child->train(training());
+  add_module(name, std::move(child));
+}
+
 Shape Model::input_shape(int64_t batch) const {
   return {batch, image_shape_[0], image_shape_[1], image_shape_[2]};
 }

@@ -123,6 +123,10 @@ Evaluation::~Evaluation() {
   for (const auto& [module, training] : modes_) module->training_ = training;
 }
 
+void Module::remove_module(const std::string& name) {
+  std::erase_if(children_, [&](const auto& child) { return child.first == name; });
+}
+
 void initialise(Module& model, uint64_t seed) {
   for (const NamedModule& m : model.modules()) m.module->reset(seed, m.name);
 }

@@ -52,6 +52,8 @@ struct NamedModule {
 struct NamedTap {
   std::string name;  ///< "layer1.0.conv1.weight"; the path of the tap
   Tap* tap;
+  /// Path of the module whose tap it is: "layer1.0.conv1".
+  std::string owner() const { return name.substr(0, name.rfind('.')); }
 };
 
 /// Arrays by full name: what is saved of a module or an optimiser.
@@ -113,6 +115,8 @@ class Module {
     children_.emplace_back(name, child);
     return child;
   }
+  /// Takes a child out again; nothing if there is none of that name.
+  void remove_module(const std::string& name);
   void add_tap(const std::string& name, Tap& tap) { taps_.emplace_back(name, &tap); }
 
  private:

@@ -26,10 +26,8 @@ void Optimiser::step(const Tensors& gradients, double lr) {
   ++*steps_.data<double>();
   size_t i = 0;
   for (const ParameterGroup& group : groups_)
-    for (size_t k = 0; k < group.parameters.size(); ++k, ++i) {
+    for (size_t k = 0; k < group.parameters.size(); ++k, ++i)
       update(slots_[i], gradients[i].value(), lr * group.lr_scale, group.weight_decay);
-      slots_[i].value.bump_version();
-    }
 }
 
 State Optimiser::state() const {

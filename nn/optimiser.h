@@ -35,6 +35,7 @@ class Optimiser {
   };
   /// Names of the memories each parameter has.
   virtual std::vector<std::string> kinds() const = 0;
+  /// Changes slot.value and its memories in place and bumps their versions.
   virtual void update(Slot& slot, const Array& gradient, double lr, double weight_decay) = 0;
   int64_t steps() const { return static_cast<int64_t>(steps_.item()); }
   /// To be called by the constructor of a subclass: makes the memories.

@@ -41,13 +41,15 @@ struct Chain {
   std::optional<Tensor> skip;
   bool relu = false;
   double low = -HUGE_VAL, high = HUGE_VAL;
+
+  bool limited() const { return std::isfinite(low) || std::isfinite(high); }
 };
 
 class Lowering {
  public:
   explicit Lowering(const Trace& trace) : trace_(trace) {
     count_readers();
-    model_.input = add_value("images", trace.inputs[0].shape(), {}, 0);
+    model_.input = add_value("images", image_of(trace.inputs[0].shape()), {}, 0);
   }
 
   Model run() {
@@ -71,9 +73,12 @@ class Lowering {
         if (input.node()) ++readers_[key(input)];
   }
 
-  int add_value(std::string name, const Shape& shape, const Grid& grid, int bits) {
-    Shape image = {1, 1, shape.back()};  // of one image; (n, c) is a 1x1 image
-    if (shape.rank() == 4) image = {shape[1], shape[2], shape[3]};
+  // (h, w, c) of one image; (n, c) is a 1x1 image.
+  static Shape image_of(const Shape& shape) {
+    if (shape.rank() == 4) return {shape[1], shape[2], shape[3]};
+    return {1, 1, shape.back()};
+  }
+  int add_value(std::string name, const Shape& image, const Grid& grid, int bits) {
     model_.values.push_back({std::move(name), image, bits > 0, bits, grid});
     return static_cast<int>(model_.values.size()) - 1;
   }
@@ -95,7 +100,7 @@ class Lowering {
       result = padded(t, *pad);
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
       const int src = stored(input_of(t));
-      result = add_value(t.node()->scope + ".max_pool", t.shape(), value(src).grid, value(src).bits);
+      result = add_value(t.node()->scope + ".max_pool", image_of(t.shape()), value(src).grid, value(src).bits);
       model_.layers.push_back(integer::MaxPool{src, result, pool->options});
     } else {
       refuse(t, "it is read as codes, but no quantizer put it on a grid; give it a site (skip u8 or shared)");
@@ -120,7 +125,7 @@ class Lowering {
     const Tensor source = input_of(t);
     const std::string name = t.node()->scope;
     if (key(source) == key(trace_.inputs[0])) {
-      const int dst = add_value(name, t.shape(), grid, grid::bits(grid));
+      const int dst = add_value(name, image_of(t.shape()), grid, grid::bits(grid));
       model_.layers.push_back(integer::Encode{model_.input, dst});
       return dst;
     }
@@ -129,7 +134,8 @@ class Lowering {
     const Chain chain = parse(source);
     if (readers_[key(source)] > 1)
       refuse(source, "several layers read it before it is quantized; give it a site (skip u8 or shared)");
-    const int dst = add_value(name, t.shape(), grid, grid::bits(grid));
+    // A map that is flattened stays a map: a fully connected layer is a convolution over all of it.
+    const int dst = add_value(name, image_of(unshaped(source).shape()), grid, grid::bits(grid));
     emit(chain, dst);
     return dst;
   }
@@ -146,7 +152,7 @@ class Lowering {
   }
 
   int remapped(int src, const Tensor& t, const Grid& grid) {
-    const int dst = add_value(t.node()->scope, t.shape(), grid, grid::bits(grid));
+    const int dst = add_value(t.node()->scope, Shape(value(src).shape), grid, grid::bits(grid));
     integer::Remap remap{src, dst, {}};
     const Grid& from = value(src).grid;
     for (int code = 0; code < 256; ++code)
@@ -158,7 +164,7 @@ class Lowering {
 
   int averaged(const Tensor& source, const Tensor& t, const Grid& grid) {
     const int src = stored(source);
-    const int dst = add_value(t.node()->scope, t.shape(), grid, grid::bits(grid));
+    const int dst = add_value(t.node()->scope, {1, 1, value(src).shape[2]}, grid, grid::bits(grid));
     const Grid& from = value(src).grid;
     const double pixels = static_cast<double>(value(src).shape[0] * value(src).shape[1]);
     const auto m =
@@ -177,7 +183,7 @@ class Lowering {
                         op.ranges[2].start == 0 && op.ranges[1].stop == shape[1] &&
                         op.ranges[2].stop == shape[2];
     if (!images) refuse(t, "only slices of every k-th row and column of images can be lowered");
-    const int dst = add_value(t.node()->scope + ".subsample", t.shape(), value(src).grid, value(src).bits);
+    const int dst = add_value(t.node()->scope + ".subsample", image_of(t.shape()), value(src).grid, value(src).bits);
     model_.layers.push_back(integer::Subsample{src, dst, {op.ranges[1].step, op.ranges[2].step}, 0, 0});
     return dst;
   }
@@ -187,7 +193,7 @@ class Lowering {
     for (size_t axis = 0; axis + 1 < op.before.size(); ++axis)
       if (op.before[axis] != 0 || op.after[axis] != 0) refuse(t, "only channels can be padded");
     if (op.value != 0) refuse(t, "only zeros can be padded");
-    const int dst = add_value(t.node()->scope + ".pad", t.shape(), value(src).grid, value(src).bits);
+    const int dst = add_value(t.node()->scope + ".pad", image_of(t.shape()), value(src).grid, value(src).bits);
     model_.layers.push_back(integer::Subsample{src, dst, {1, 1}, op.before.back(), op.after.back()});
     return dst;
   }
@@ -237,7 +243,7 @@ class Lowering {
     if (const auto* op = as<BatchNormOp>(t)) {
       if (op->training) refuse(t, "batch norm is in training mode; call eval() before tracing");
       Chain chain = parse(input_of(t));
-      if (chain.skip || std::isfinite(chain.low))
+      if (chain.skip || chain.limited())
         refuse(t, "batch norm follows an activation or a residual add");
       apply_batch_norm(chain, t);
       if (op->has_skip) chain.skip = input_of(t, 5);
@@ -249,7 +255,7 @@ class Lowering {
       const bool right = is_parameter(b) || is_on_grid(b);
       const Tensor &layer = right ? a : b, &other = right ? b : a;
       Chain chain = parse(layer);
-      if (chain.skip || std::isfinite(chain.low)) refuse(t, "an add follows an activation or another add");
+      if (chain.skip || chain.limited()) refuse(t, "an add follows an activation or another add");
       if (is_parameter(other))
         add_bias(chain, other);
       else
@@ -334,12 +340,13 @@ class Lowering {
       conv.b.data<float>()[c] =
           static_cast<float>(-from.grid.zero_point * sum + offset / static_cast<double>(rounded));
     }
+    if (chain.low > chain.high) refuse(chain.layer, "the limits of its activations exclude each other");
     if (to.codes) {
       // Limits become limits of codes: rounding is monotone and zero is a level.
       conv.lo = std::isfinite(chain.low) ? grid::encode(static_cast<float>(chain.low), to.grid) : to.grid.lo;
       conv.hi =
           std::isfinite(chain.high) ? grid::encode(static_cast<float>(chain.high), to.grid) : to.grid.hi;
-    } else if (chain.skip || std::isfinite(chain.low) || std::isfinite(chain.high)) {
+    } else if (chain.skip || chain.limited()) {
       refuse(chain.layer, "an activation or residual add of the last layer cannot be lowered");
     }
     model_.layers.push_back(std::move(conv));
@@ -348,7 +355,7 @@ class Lowering {
   // The logits stay floats.
   int float_result(const Tensor& t) {
     const Chain chain = parse(t);
-    const int dst = add_value("logits", t.shape(), {}, 0);
+    const int dst = add_value("logits", image_of(t.shape()), {}, 0);
     emit(chain, dst);
     return dst;
   }

@@ -114,9 +114,6 @@ Enum value_in(const Named<Enum> (&table)[n], const std::string& name, const char
   throw argument_error(text('[', what, "] got '", name, "', expected one of:", known));
 }
 
-// "layer1.0.conv1" of the tap "layer1.0.conv1.weight".
-std::string owner(const std::string& tap) { return tap.substr(0, tap.rfind('.')); }
-
 struct Points {
   std::vector<std::string> layers, tensors;
 };
@@ -124,7 +121,7 @@ struct Points {
 Points points_of(nn::Module& model) {
   Points points;
   for (const nn::NamedTap& t : model.taps()) {
-    if (t.tap->role == nn::Tap::Role::weight) points.layers.push_back(owner(t.name));
+    if (t.tap->role == nn::Tap::Role::weight) points.layers.push_back(t.owner());
     if (t.tap->role == nn::Tap::Role::tensor) points.tensors.push_back(t.name);
   }
   return points;

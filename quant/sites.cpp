@@ -1,73 +1,82 @@
 #include "sites.h"
 
-#include <set>
+#include <map>
 
 #include "../autograd/recorder.h"
 
 namespace stairgrad::quant {
-
 namespace {
 
-std::string owner(const std::string& tap) { return tap.substr(0, tap.rfind('.')); }
-
-// The layers whose input is a tensor site's result as it is. Found by running the model once: such an input
+// The layers whose input is a stored tensor as it is, and which one. Found by running the model once: such an input
 // shares memory with what passed a tensor tap.
-std::set<std::string> readers_of_tensors(nn::Model& model) {
-  Arrays passed;
-  std::set<std::string> readers;
+std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
+  std::map<std::string, Array> passed;
+  std::map<std::string, std::string> readers;
   for (const nn::NamedTap& t : model.taps()) {
     if (t.tap->role == nn::Tap::Role::tensor)
-      t.tap->hook = [&passed](const Tensor& x) {
-        passed.push_back(x.value());
+      t.tap->hook = [&, name = t.name](const Tensor& x) {
+        passed[name] = x.value();
         return Quantized{x, {}};
       };
     if (t.tap->role == nn::Tap::Role::input)
-      t.tap->hook = [&, name = owner(t.name)](const Tensor& x) {
-        for (const Array& site : passed)
-          if (x.value().shares_memory_with(site)) readers.insert(name);
+      t.tap->hook = [&, name = t.owner()](const Tensor& x) {
+        for (const auto& [tensor, value] : passed)
+          if (x.value().shares_memory_with(value)) readers[name] = tensor;
         return Quantized{x, {}};
       };
   }
-  const bool training = model.training();
-  model.eval();
   {
+    const nn::Evaluation evaluation(model);
     const NoGrad no_grad;
     model(Array::zeros(model.input_shape()));
   }
-  model.train(training);
   for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
   return readers;
 }
 
 }  // namespace
 
-Sites::Sites(nn::Model& model, const Policy& policy) : model_(model), policy_(policy) {
+std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
   check_policy(policy, model);
+  detach_sites(model);
   // With a shared skip the tensor's own site has put it on the grid that the layer reads.
-  const std::set<std::string> on_grid =
-      policy.skip == Skip::shared ? readers_of_tensors(model) : std::set<std::string>{};
+  std::map<std::string, std::string> on_grid;
+  if (policy.skip == Skip::shared) on_grid = readers_of_tensors(model);
+  for (const auto& [layer, tensor] : on_grid)
+    check(policy.layers.at(layer).a_bits == policy.tensors.at(tensor).bits, "[policy] layer '", layer, "' has a_bits ",
+          policy.layers.at(layer).a_bits, " but reads the tensor '", tensor, "' of ", policy.tensors.at(tensor).bits,
+          " bits; with skip shared they must be equal");
   std::map<std::string, int64_t> channels;
-  for (const nn::NamedTensor& p : model.parameters())
-    channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
+  for (const nn::NamedTensor& p : model.parameters()) channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
+
+  const std::shared_ptr<Sites> sites(new Sites(policy));
   for (const nn::NamedTap& t : model.taps()) {
     if (t.tap->role == nn::Tap::Role::tensor) {
       const TensorPolicy& tensor = policy.tensors.at(t.name);
-      if (tensor.bits <= 8) add(t.name, *t.tap, tensor.quantizer, {.bits = tensor.bits}, 1);
+      if (tensor.bits <= 8) sites->add(t.name, *t.tap, tensor.quantizer, {.bits = tensor.bits}, 1);
       continue;
     }
-    const std::string layer_name = owner(t.name);
-    const LayerPolicy& layer = policy.layers.at(layer_name);
+    const LayerPolicy& layer = policy.layers.at(t.owner());
     const bool weight = t.tap->role == nn::Tap::Role::weight;
     const int bits = weight ? layer.w_bits : layer.a_bits;
-    if (bits > 8 || (!weight && on_grid.count(layer_name))) continue;
+    if (bits > 8 || (!weight && on_grid.count(t.owner()))) continue;
     const bool per_channel = weight && layer.granularity == "channel";
-    add(t.name, *t.tap, layer.quantizer, {.bits = bits, .weight = weight, .per_channel = per_channel},
-        per_channel ? channels.at(t.name) : 1);
+    sites->add(t.name, *t.tap, layer.quantizer, {.bits = bits, .weight = weight, .per_channel = per_channel},
+               per_channel ? channels.at(t.name) : 1);
   }
+  model.attach("sites", sites);
+  return sites;
 }
 
-Sites::~Sites() {
-  for (const nn::NamedTap& t : model_.taps()) t.tap->hook = nullptr;
+void detach_sites(nn::Model& model) {
+  for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
+  model.detach("sites");
+}
+
+void calibrate(nn::Model& model, const Array& images) {
+  const nn::Evaluation evaluation(model);
+  const NoGrad no_grad;
+  model(images);
 }
 
 void Sites::add(const std::string& name, nn::Tap& tap, const std::string& quantizer,
@@ -79,18 +88,6 @@ void Sites::add(const std::string& name, nn::Tap& tap, const std::string& quanti
     const Scope scope(own);
     return (*made)(x);
   };
-}
-
-void Sites::calibrate(const Array& images) {
-  const bool training = model_.training();
-  model_.eval();
-  eval();
-  {
-    const NoGrad no_grad;
-    model_(images);
-  }
-  model_.train(training);
-  train(training);
 }
 
 void Sites::project() {

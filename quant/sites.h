@@ -7,15 +7,11 @@
 
 namespace stairgrad::quant {
 
-/// Fills the taps of a model with quantizers as a policy says, and takes them out again when it is destroyed.
-/// The quantizers are its children, named like the taps ("layer1.0.conv1.weight"), so their parameters are
-/// saved and learned like any others.
+/// The quantizers of a model, one for each tap that the policy names. They are a child of the model ("sites"), named
+/// like the taps ("sites.layer1.0.conv1.weight.alpha"), so their parameters are learned, their state is saved and
+/// their mode changes with the model's.
 class Sites : public nn::Module {
  public:
-  /// Throws argument_error if the policy does not fit the model, which must outlive the sites.
-  Sites(nn::Model& model, const Policy& policy);
-  ~Sites() override;
-
   const Policy& policy() const { return policy_; }
 
   struct Site {
@@ -25,18 +21,24 @@ class Sites : public nn::Module {
   };
   const std::vector<Site>& sites() const { return sites_; }
 
-  /// Initialises every quantizer from one batch that runs through the model in evaluation mode.
-  void calibrate(const Array& images);
   /// After a step of the optimiser: parameters back to where their grids are defined.
   void project();
 
  private:
-  void add(const std::string& name, nn::Tap& tap, const std::string& quantizer,
-           const QuantizerOptions& options, int64_t channels);
+  friend std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
+  explicit Sites(const Policy& policy) : policy_(policy) {}
+  void add(const std::string& name, nn::Tap& tap, const std::string& quantizer, const QuantizerOptions& options,
+           int64_t channels);
 
-  nn::Model& model_;
   Policy policy_;
   std::vector<Site> sites_;
 };
+
+/// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not fit.
+std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
+/// Takes them out again.
+void detach_sites(nn::Model& model);
+/// Initialises every quantizer from one batch that runs through the model in evaluation mode.
+void calibrate(nn::Model& model, const Array& images);
 
 }  // namespace stairgrad::quant

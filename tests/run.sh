@@ -5,6 +5,7 @@
 #   tests/run.sh --isa        and once more the kernel and integer tests with every instruction set this CPU has
 #   tests/run.sh --fuzz       and the parsers with damaged files, FUZZ_SECONDS (60) long, under the sanitizers
 set -uo pipefail
+shopt -s nullglob
 cd "$(dirname "$0")/.."
 
 sanitize='' isa='' fuzz=''
@@ -63,7 +64,8 @@ run() {
     good=$(grep -c '^ok ' "$log")
     bad=$(grep -c '^FAILED ' "$log")
   fi
-  if [ "$code" -ne 0 ] && [ "$bad" -eq 0 ]; then bad=1; fi  # a crash, or a sanitizer's finding
+  # a crash, a sanitizer's finding, or nothing that was run
+  if [ "$bad" -eq 0 ] && { [ "$code" -ne 0 ] || [ "$good" -eq 0 ]; }; then bad=1; fi
   passed=$((passed + good)) failed=$((failed + bad))
   while IFS= read -r reason; do skipped+=("$name: $reason"); done < <(sed -n 's/^SKIPPED: //p' "$log")
   [ "$bad" -eq 0 ] || { cat "$log"; echo "FAILED $name: exit code $code of: $*"; }
@@ -80,9 +82,8 @@ run_programs() {  # run_programs BUILD_FOLDER
 prepare install third_party/install.sh --tests
 
 if [ -n "$sanitize$fuzz" ]; then
-  build build-sanitize tests/all -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false
+  build build-sanitize all -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false
   export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-  export LSAN_OPTIONS=suppressions=tests/leaks.supp:print_suppressions=0
 fi
 if [ -n "$sanitize" ]; then
   run_programs build-sanitize ' (sanitized)'

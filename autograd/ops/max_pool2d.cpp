@@ -59,7 +59,12 @@ std::vector<Sample> max_pool2d_samples() {
   return {{"(2,4,4,3) 2/2", pool(Pool2dOptions::with(2, 2)), {sample_distinct({2, 4, 4, 3})}},
           {"(1,5,6,2) 3/2 pad 1", pool(Pool2dOptions::with(3, 2, 1)), {sample_distinct({1, 5, 6, 2})}},
           {"(1,5,4,1) 3x2/1x2", pool({{3, 2}, {1, 2}, {1, 0}}), {sample_distinct({1, 5, 4, 1})}},
-          {"(1,1,1,1) 1/1", pool(Pool2dOptions::with(1, 1)), {sample_distinct({1, 1, 1, 1})}}};
+          {"(1,1,1,1) 1/1", pool(Pool2dOptions::with(1, 1)), {sample_distinct({1, 1, 1, 1})}},
+          {"gather (1,3,3,2) at (1,2,1,2)",
+           [](const Tensors& t) {
+             return max_pool2d_gather(t[0], Array::of<int32_t>({4, 0, 8, 4}, {1, 2, 1, 2}));
+           },
+           {sample_tensor({1, 3, 3, 2})}}};
 }
 
 }  // namespace stairgrad

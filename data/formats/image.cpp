@@ -76,10 +76,73 @@ void check_png(ByteView bytes, const std::string& path) {
   if (reader.left() > 0) reader.fail(reader.left(), " bytes follow the end of the PNG picture");
 }
 
+/// What a JPEG file has defined so far. stb trusts that a scan finds its tables, and that they fit.
+class JpegTables {
+ public:
+  void read_segment(int marker, ByteView segment, const Reader& at) {
+    constexpr int huffman = 0xc4, quantisation = 0xdb, scan = 0xda, progressive = 0xc2;
+    if (marker == huffman) read_huffman(segment, at);
+    if (marker == quantisation) read_quantisation(segment, at);
+    if (marker == scan) check_scan(segment, at);
+    if (marker >= 0xc0 && marker <= progressive) {
+      progressive_ = marker == progressive;
+      used_.clear();
+      for (size_t i = 8; i < segment.size(); i += 3) used_.push_back(segment[i]);
+    }
+  }
+
+ private:
+  void read_huffman(ByteView segment, const Reader& at) {
+    while (!segment.empty()) {
+      if (segment.size() < 17) at.fail("got a Huffman table that is damaged");
+      const int id = segment[0];
+      size_t codes = 0;
+      for (size_t length = 1; length <= 16; ++length) codes += segment[length];
+      if (id >> 4 > 1 || (id & 15) > 3 || codes > 256 || segment.size() < 17 + codes)
+        at.fail("got a Huffman table of ", codes, " codes in ", segment.size(),
+                " bytes: the file is damaged");
+      huffman_[id >> 4][id & 15] = true;
+      segment = segment.subspan(17 + codes);
+    }
+  }
+
+  void read_quantisation(ByteView segment, const Reader& at) {
+    while (!segment.empty()) {
+      const size_t size = segment[0] >> 4 ? 129 : 65;
+      if ((segment[0] & 15) > 3 || segment.size() < size) at.fail("got a quantisation table that is damaged");
+      quantisation_[segment[0] & 15] = true;
+      segment = segment.subspan(size);
+    }
+  }
+
+  void check_scan(ByteView segment, const Reader& at) const {
+    const size_t components = segment.empty() ? 0 : segment[0];
+    if (segment.size() != 4 + 2 * components) at.fail("got a scan header that is damaged");
+    const bool dc = segment[1 + 2 * components] == 0, refines = segment[3 + 2 * components] >> 4;
+    for (size_t i = 0; i < components; ++i) {
+      const int ids = segment[2 + 2 * i];
+      const bool needs_dc = progressive_ ? dc && !refines : true, needs_ac = progressive_ ? !dc : true;
+      if (ids >> 4 > 3 || (ids & 15) > 3 || (needs_dc && !huffman_[0][ids >> 4]) ||
+          (needs_ac && !huffman_[1][ids & 15]))
+        at.fail("a scan uses a Huffman table that was not defined: the file is damaged");
+    }
+    for (const int id : used_) {
+      if (id > 3 || !quantisation_[id])
+        at.fail("the picture uses a quantisation table that was not defined: the file is damaged");
+    }
+  }
+
+  bool huffman_[2][4] = {};  // for DC, for AC
+  bool quantisation_[4] = {};
+  bool progressive_ = false;
+  std::vector<int> used_;  // quantisation tables of the components
+};
+
 /// Walks the segments and the coded data up to the end marker FF D9: stb fills in what is missing before it.
 void check_jpeg(ByteView bytes, const std::string& path) {
   constexpr int end_of_image = 0xd9, start_of_scan = 0xda, first_restart = 0xd0, last_restart = 0xd7;
   Reader reader(path, bytes);
+  JpegTables tables;
   reader.seek(2);
   for (;;) {
     if (reader.u8("a JPEG marker") != 0xff) {
@@ -91,7 +154,7 @@ void check_jpeg(ByteView bytes, const std::string& path) {
     if (marker == end_of_image) return;
     const uint16_t length = reader.u16_be("the length of a JPEG segment");
     if (length < 2) reader.fail("got a JPEG segment of ", length, " bytes, expected at least 2");
-    reader.take(length - 2u, "a JPEG segment");
+    tables.read_segment(marker, reader.take(length - 2u, "a JPEG segment"), reader);
     if (marker != start_of_scan) continue;
     // Coded data runs to the next marker that is neither a stuffed FF 00 nor a restart.
     for (uint8_t previous = 0;;) {

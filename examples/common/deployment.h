@@ -13,9 +13,9 @@ namespace stairgrad::examples {
 struct Agreement {
   int64_t images = 0;
   int64_t correct = 0;              ///< top-1 of the integer run
-  int64_t top1 = 0;                 ///< pictures on which it agrees with the quantized evaluation
+  int64_t top1 = 0;                 ///< images on which it agrees with the quantized evaluation
   int64_t codes = 0, mismatched = 0;  ///< codes of all values, and those that differ from the quantized evaluation
-  int64_t fake_top1 = 0;            ///< pictures on which it agrees with fake quantization
+  int64_t fake_top1 = 0;            ///< images on which it agrees with fake quantization
   int64_t fake_codes = 0, fake_mismatched = 0;  ///< codes of sites, cumulative over the layers
 
   double accuracy() const;    ///< percent
@@ -32,7 +32,7 @@ struct Speed {
   double latency_ms = 0;         ///< at batch 1
 };
 
-/// Medians over about a second each; pictures are random.
+/// Medians over about a second each; the images are random.
 Speed float_speed(nn::Model& model);
 Speed integer_speed(const quant::integer::Model& lowered);
 

@@ -29,6 +29,8 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
   fs::remove(file("report.html"));
   if (!resume) {
     fs::remove(file("metrics.jsonl"));
+    for (const auto& entry : fs::directory_iterator(path_))
+      if (entry.path().extension() == ".ckpt") fs::remove(entry.path());
     return;
   }
   std::ifstream metrics(file("metrics.jsonl"));

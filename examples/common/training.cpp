@@ -287,6 +287,8 @@ class Loop {
 }  // namespace
 
 void train(TrainingJob job, bool resume) {
+  check(job.loader.batches() > 0 || job.options.epochs == 0, "got ", job.loader.dataset().size(),
+        " training images for batches of ", job.options.batch, "; take a smaller --batch");
   Loop loop(job);
   if (resume) loop.resume();
   loop.run();

@@ -1,5 +1,5 @@
-// Elementary functions of vectors: float by polynomials of our own (minimax, within 3 units in the last place;
-// subnormals, infinities and NaN included), double by the C library.
+// Elementary functions of vectors: float by polynomials of our own (minimax, within 3 units in the last
+// place; subnormals, infinities and NaN included), double by the C library.
 #pragma once
 
 #include <math.h>

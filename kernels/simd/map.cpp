@@ -45,48 +45,57 @@ inline V apply(V a, V b) {
 
 template <class T, Unary function>
 void unary(const T* x, T* y, int64_t n) {
-  map(y, n, [](auto v) { return apply<function>(v); }, x);
+  map(
+      y, n, [](auto v) { return apply<function>(v); }, x);
 }
 template <class T, Binary function>
 void binary(const T* a, const T* b, T* y, int64_t n) {
-  map(y, n, [](auto u, auto v) { return apply<function>(u, v); }, a, b);
+  map(
+      y, n, [](auto u, auto v) { return apply<function>(u, v); }, a, b);
 }
 template <class T, Binary function>
 void binary_scalar(const T* a, Real<T> b, T* y, int64_t n) {
   const auto v = splat<Vector<T>>(b);
-  map(y, n, [v](auto u) { return apply<function>(u, v); }, a);
+  map(
+      y, n, [v](auto u) { return apply<function>(u, v); }, a);
 }
 template <class T, Binary function>
 void scalar_binary(Real<T> a, const T* b, T* y, int64_t n) {
   const auto u = splat<Vector<T>>(a);
-  map(y, n, [u](auto v) { return apply<function>(u, v); }, b);
+  map(
+      y, n, [u](auto v) { return apply<function>(u, v); }, b);
 }
 
 template <class T>
 void affine(const T* x, T* y, int64_t n, Real<T> scale, Real<T> shift) {
-  map(y, n, [=](auto v) { return v * scale + shift; }, x);
+  map(
+      y, n, [=](auto v) { return v * scale + shift; }, x);
 }
 
 template <class T>
 void clamp(const T* x, T* y, int64_t n, Real<T> low, Real<T> high) {
   const auto l = splat<Vector<T>>(low), h = splat<Vector<T>>(high);
-  map(y, n, [=](auto v) { return v < l ? l : (v > h ? h : v); }, x);
+  map(
+      y, n, [=](auto v) { return v < l ? l : (v > h ? h : v); }, x);
 }
 
 template <class T>
 void where(const T* condition, const T* a, const T* b, T* y, int64_t n) {
   const auto zero = splat<Vector<T>>(0);
-  map(y, n, [=](auto c, auto u, auto v) { return c != zero ? u : v; }, condition, a, b);
+  map(
+      y, n, [=](auto c, auto u, auto v) { return c != zero ? u : v; }, condition, a, b);
 }
 
 // A vector of T and of Real<T> have the same number of lanes.
 template <class T>
 void widen(const T* x, Real<T>* y, int64_t n) {
-  map(y, n, [](auto v) { return v; }, x);
+  map(
+      y, n, [](auto v) { return v; }, x);
 }
 template <class T>
 void narrow(const Real<T>* x, T* y, int64_t n) {
-  map(y, n, [](auto v) { return v; }, x);
+  map(
+      y, n, [](auto v) { return v; }, x);
 }
 
 template <class T, int... unaries, int... binaries>

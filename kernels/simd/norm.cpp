@@ -6,7 +6,7 @@ namespace {
 
 template <class T>
 void moments(const T* x, int64_t rows, int64_t width, const Real<T>* pivot, Real<T>* sum, Real<T>* squares) {
-  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
+  for_columns<T>(rows, width, [=](int64_t first, auto count, int64_t i, auto... rest) {
     const auto p = load(pivot + i, rest...);
     auto s = load(sum + i, rest...), q = load(squares + i, rest...);
     for (int64_t r = first; r < first + count; ++r) {
@@ -23,16 +23,17 @@ template <class T, bool with_skip, bool relu>
 void normalise_rows(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
                     const Real<T>* scale, const Real<T>* shift) {
   const auto zero = splat<Vector<T>>(0);
-  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
-    const auto m = load(mean + i, rest...), k = load(scale + i, rest...), b = load(shift + i, rest...);
-    for (int64_t r = first; r < first + count; ++r) {
-      const int64_t at = r * width + i;
-      auto v = (load(x + at, rest...) - m) * k + b;
-      if constexpr (with_skip) v = v + load(skip + at, rest...);
+  for (int64_t r = 0; r < rows; ++r, x += width, y += width) {
+    const auto column = [=](int64_t i, auto... rest) {
+      auto v = (load(x + i, rest...) - load(mean + i, rest...)) * load(scale + i, rest...) +
+               load(shift + i, rest...);
+      if constexpr (with_skip) v = v + load(skip + i, rest...);
       if constexpr (relu) v = v < zero ? zero : v;
-      store(y + at, v, rest...);
-    }
-  });
+      store(y + i, v, rest...);
+    };
+    for_vectors<T>(width, column, column);
+    if constexpr (with_skip) skip += width;
+  }
 }
 
 template <class T>
@@ -43,28 +44,31 @@ void normalise(const T* x, const T* skip, T* y, int64_t rows, int64_t width, con
   loop(x, skip, y, rows, width, mean, scale, shift);
 }
 
-// The gradient behind the ReLU, if there was one.
-template <bool masked, class T, class... Rest>
-inline Vector<T> gradient(const T* diff_y, const T* y, int64_t i, Rest... rest) {
-  const auto g = load(diff_y + i, rest...), zero = splat<Vector<T>>(0);
-  if constexpr (masked)
-    return load(y + i, rest...) > zero ? g : zero;
-  else
-    return g;
+enum class Mask { none, by_y, by_x };
+
+// diff_y behind the ReLU, given x - mean.
+template <Mask mask, class T, class... Rest>
+inline Vector<T> gradient(const T* diff_y, const ReluMask<T>& relu, Vector<T> centred, int64_t at, int64_t i,
+                          Rest... rest) {
+  const auto g = load(diff_y + at, rest...), zero = splat<Vector<T>>(0);
+  if constexpr (mask == Mask::by_y) return load(relu.y + at, rest...) > zero ? g : zero;
+  if constexpr (mask == Mask::by_x)
+    return centred * load(relu.scale + i, rest...) + load(relu.shift + i, rest...) > zero ? g : zero;
+  return g;
 }
 
-template <class T, bool masked, bool keep>
-void gradient_sums(const T* x, const T* diff_y, const T* y, T* kept, int64_t rows, int64_t width,
-                   const Real<T>* mean, Real<T>* sum, Real<T>* products) {
-  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
+template <class T, Mask mask, bool keep>
+void gradient_sums(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_skip, int64_t rows,
+                   int64_t width, const Real<T>* mean, Real<T>* sum, Real<T>* products) {
+  for_columns<T>(rows, width, [=](int64_t first, auto count, int64_t i, auto... rest) {
     const auto m = load(mean + i, rest...);
     auto s = load(sum + i, rest...), p = load(products + i, rest...);
     for (int64_t r = first; r < first + count; ++r) {
       const int64_t at = r * width + i;
-      const auto g = gradient<masked>(diff_y, y, at, rest...);
-      if constexpr (keep) store(kept + at, g, rest...);
+      const auto d = load(x + at, rest...) - m, g = gradient<mask>(diff_y, relu, d, at, i, rest...);
+      if constexpr (keep) store_exact(diff_skip + at, g, rest...);
       s = s + g;
-      p = p + g * (load(x + at, rest...) - m);
+      p = p + g * d;
     }
     store(sum + i, s, rest...);
     store(products + i, p, rest...);
@@ -72,32 +76,39 @@ void gradient_sums(const T* x, const T* diff_y, const T* y, T* kept, int64_t row
 }
 
 template <class T>
-void norm_gradient_sums(const T* x, const T* diff_y, const T* y, T* diff_skip, int64_t rows, int64_t width,
-                        const Real<T>* mean, Real<T>* sum, Real<T>* products) {
-  const auto loop = y ? (diff_skip ? gradient_sums<T, true, true> : gradient_sums<T, true, false>)
-                      : (diff_skip ? gradient_sums<T, false, true> : gradient_sums<T, false, false>);
-  loop(x, diff_y, y, diff_skip, rows, width, mean, sum, products);
+void norm_gradient_sums(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_skip, int64_t rows,
+                        int64_t width, const Real<T>* mean, Real<T>* sum, Real<T>* products) {
+  const auto loop =
+      relu.y       ? (diff_skip ? gradient_sums<T, Mask::by_y, true> : gradient_sums<T, Mask::by_y, false>)
+      : relu.scale ? gradient_sums<T, Mask::by_x, false>
+                   : gradient_sums<T, Mask::none, false>;
+  loop(x, diff_y, relu, diff_skip, rows, width, mean, sum, products);
 }
 
-template <class T, bool masked>
-void gradient_rows(const T* x, const T* diff_y, const T* y, T* diff_x, int64_t rows, int64_t width,
-                   const Real<T>* mean, const Real<T>* offset, const Real<T>* slope, const Real<T>* scale) {
-  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
-    const auto m = load(mean + i, rest...), o = load(offset + i, rest...), k = load(slope + i, rest...),
-               f = load(scale + i, rest...);
-    for (int64_t r = first; r < first + count; ++r) {
-      const int64_t at = r * width + i;
-      const auto d = load(x + at, rest...) - m;
-      store(diff_x + at, (gradient<masked>(diff_y, y, at, rest...) - o - d * k) * f, rest...);
-    }
-  });
+template <class T, Mask mask>
+void gradient_rows(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_x, int64_t rows,
+                   int64_t width, const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
+                   const Real<T>* scale) {
+  for (int64_t first = 0; first < rows * width; first += width) {
+    const auto column = [=](int64_t i, auto... rest) {
+      const auto d = load(x + first + i, rest...) - load(mean + i, rest...);
+      const auto g = gradient<mask>(diff_y, relu, d, first + i, i, rest...);
+      store(diff_x + first + i,
+            (g - load(offset + i, rest...) - d * load(slope + i, rest...)) * load(scale + i, rest...),
+            rest...);
+    };
+    for_vectors<T>(width, column, column);
+  }
 }
 
 template <class T>
-void norm_gradient(const T* x, const T* diff_y, const T* y, T* diff_x, int64_t rows, int64_t width,
-                   const Real<T>* mean, const Real<T>* offset, const Real<T>* slope, const Real<T>* scale) {
-  const auto loop = y ? gradient_rows<T, true> : gradient_rows<T, false>;
-  loop(x, diff_y, y, diff_x, rows, width, mean, offset, slope, scale);
+void norm_gradient(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_x, int64_t rows,
+                   int64_t width, const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
+                   const Real<T>* scale) {
+  const auto loop = relu.y       ? gradient_rows<T, Mask::by_y>
+                    : relu.scale ? gradient_rows<T, Mask::by_x>
+                                 : gradient_rows<T, Mask::none>;
+  loop(x, diff_y, relu, diff_x, rows, width, mean, offset, slope, scale);
 }
 
 template <class T>

@@ -16,16 +16,14 @@ void sgd(float* w, float* v, const float* g, int64_t n, float lr, float momentum
   for_vectors<float>(n, update, update);
 }
 
-void adamw(float* w, float* m, float* v, const float* g, int64_t n, float step_size, float beta1, float beta2,
-           float eps, float second_scale, float decay) {
-  const auto update = [=](int64_t i, auto... rest) {
+void adamw(float* w, float* m, float* v, const float* g, int64_t n, const AdamW& options) {
+  const auto update = [=, a = options](int64_t i, auto... rest) {
     const F32 gradient = load(g + i, rest...);
-    const F32 first = beta1 * load(m + i, rest...) + (1 - beta1) * gradient;
-    const F32 second = beta2 * load(v + i, rest...) + (1 - beta2) * (gradient * gradient);
-    const F32 root = sqrt(second * second_scale);
+    const F32 first = a.beta1 * load(m + i, rest...) + a.rate1 * gradient;
+    const F32 second = a.beta2 * load(v + i, rest...) + a.rate2 * (gradient * gradient);
     store(m + i, first, rest...);
     store(v + i, second, rest...);
-    store(w + i, decay * load(w + i, rest...) - step_size * first / (root + eps), rest...);
+    store(w + i, a.decay * load(w + i, rest...) - a.step * first / (sqrt(second * a.scale) + a.eps), rest...);
   };
   for_vectors<float>(n, update, update);
 }

@@ -44,7 +44,8 @@ void max_window(const T* x, T* y, int32_t* index, int64_t c, int64_t height, int
 
 template <class T>
 void add_scaled(const T* g, Real<T>* sum, int64_t n, Real<T> scale) {
-  map(sum, n, [scale](auto s, auto v) { return s + v * scale; }, sum, g);
+  map(
+      sum, n, [scale](auto s, auto v) { return s + v * scale; }, sum, g);
 }
 
 template <class T>

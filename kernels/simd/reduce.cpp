@@ -49,7 +49,7 @@ Real<T> min(const T* x, int64_t n) {
 
 template <class T, class Fold>
 inline void columns(const T* x, int64_t rows, int64_t width, Real<T>* result, Fold fold) {
-  for_columns<T>(rows, width, [=](int64_t first, int64_t count, int64_t i, auto... rest) {
+  for_columns<T>(rows, width, [=](int64_t first, auto count, int64_t i, auto... rest) {
     auto column = load(result + i, rest...);
     for (int64_t r = first; r < first + count; ++r) column = fold(column, load(x + r * width + i, rest...));
     store(result + i, column, rest...);
@@ -70,7 +70,8 @@ void column_min(const T* x, int64_t rows, int64_t width, Real<T>* result) {
 
 template <class T>
 double exp_sum(const T* x, Real<T> shift, Real<T>* y, int64_t n) {
-  map(y, n, [shift](auto v) { return exp(v - shift); }, x);
+  map(
+      y, n, [shift](auto v) { return exp(v - shift); }, x);
   return sum(y, n);
 }
 

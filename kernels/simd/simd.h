@@ -19,6 +19,18 @@ namespace stairgrad::simd {
 template <class T>
 using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+/// Where the ReLU behind a normalisation let its argument through: where y > 0 or, with y null, where
+/// (x - mean) * scale + shift > 0; everywhere if all are null.
+template <class T>
+struct ReluMask {
+  const T* y = nullptr;
+  const Real<T>* scale = nullptr;
+  const Real<T>* shift = nullptr;
+
+  /// For elements `offset` further on.
+  ReluMask at(int64_t offset) const { return {y ? y + offset : nullptr, scale, shift}; }
+};
+
 /// Loops over elements of type T. Arrays of functions are indexed by the enums of elementwise.h.
 template <class T>
 struct Loops {
@@ -61,22 +73,26 @@ struct Loops {
   /// y = act((x - mean) * scale + shift [+ skip]).
   void (*normalise)(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
                     const Real<T>* scale, const Real<T>* shift, bool relu);
-  /// With g = diff_y where y > 0 (y may be null: everywhere): sum += g, products += g * (x - mean), and g
-  /// itself into diff_skip unless that is null.
-  void (*norm_gradient_sums)(const T* x, const T* diff_y, const T* y, T* diff_skip, int64_t rows,
+  /// With g = diff_y where the ReLU let it through: sum += g, products += g * (x - mean), and g itself into
+  /// diff_skip unless that is null.
+  void (*norm_gradient_sums)(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_skip, int64_t rows,
                              int64_t width, const Real<T>* mean, Real<T>* sum, Real<T>* products);
   /// diff_x = (g - offset - (x - mean) * slope) * scale with g as above.
-  void (*norm_gradient)(const T* x, const T* diff_y, const T* y, T* diff_x, int64_t rows, int64_t width,
-                        const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
+  void (*norm_gradient)(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_x, int64_t rows,
+                        int64_t width, const Real<T>* mean, const Real<T>* offset, const Real<T>* slope,
                         const Real<T>* scale);
+};
+
+/// m = beta1 m + rate1 g;  v = beta2 v + rate2 g^2;  w = decay w - step m / (sqrt(v scale) + eps).
+struct AdamW {
+  float beta1, rate1, beta2, rate2, scale, eps, step, decay;
 };
 
 /// Updates of f32 parameters (optimiser.h).
 struct OptimiserLoops {
   void (*sgd)(float* w, float* v, const float* g, int64_t n, float lr, float momentum, float weight_decay,
               bool nesterov);
-  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, float step_size, float beta1,
-                float beta2, float eps, float second_scale, float decay);
+  void (*adamw)(float* w, float* m, float* v, const float* g, int64_t n, const AdamW& a);
 };
 
 /// The functions of grid.h over ranges; acc and codes of requantise are rows of `width` channels.

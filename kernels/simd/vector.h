@@ -42,7 +42,8 @@ inline F32 load(const float* p) {
 // One instruction to widen; g++ 12 makes four of __builtin_convertvector.
 inline F32 load(const bf16* p) {
 #if defined(__AVX512F__)
-  const __m512i wide = _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
+  const __m512i wide =
+      _mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i_u*>(p)));
 #elif defined(__AVX2__)
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i_u*>(p)));
 #elif defined(__SSE4_1__)
@@ -69,6 +70,16 @@ inline void store(bf16* p, F32 v) {  // as bf16(float), lane by lane
 }
 inline void store(double* p, double v) { *p = v; }
 
+/// The first n lanes of v, which are numbers of the type already: nothing to round.
+inline void store_exact(bf16* p, F32 v, int64_t n = lanes<bf16>) {
+  const U16 half = __builtin_convertvector(reinterpret_cast<U32>(v) >> 16, U16);
+  __builtin_memcpy(static_cast<void*>(p), &half, static_cast<size_t>(n) * sizeof(bf16));
+}
+inline void store_exact(float* p, F32 v, int64_t n = lanes<float>) {
+  __builtin_memcpy(p, &v, static_cast<size_t>(n) * sizeof(float));
+}
+inline void store_exact(double* p, double v, int64_t = 1) { *p = v; }
+
 /// The first n < lanes elements; the other lanes are zero.
 template <class T>
 inline Vector<T> load(const T* p, int64_t n) {
@@ -84,15 +95,11 @@ inline void store(T* p, Vector<T> v, int64_t n) {
 }
 
 template <class V>
-inline V splat(Real<float> value)
-  requires(!std::is_same_v<V, double>)
-{
+inline V splat(Real<float> value) requires(!std::is_same_v<V, double>) {
   return value - V{};
 }
 template <class V>
-inline V splat(double value)
-  requires(std::is_same_v<V, double>)
-{
+inline V splat(double value) requires(std::is_same_v<V, double>) {
   return value;
 }
 
@@ -104,16 +111,19 @@ inline void for_vectors(int64_t n, Whole whole, Rest rest) {
   if (i < n) rest(i, n - i);
 }
 
-/// Calls body(first row, number of rows, i) for every vector of columns [i, i + lanes) of `width`, or
-/// body(first row, number of rows, i, rest), and for eight rows at a time: what a column gathers stays in
-/// registers meanwhile.
+/// Calls body(first row, number of rows, i[, rest]) for every vector of columns [i, i + lanes) of `width`,
+/// four rows at a time: what a column gathers stays in registers meanwhile, and more rows would be at
+/// addresses that differ by 4096 bytes, which processors confuse.
 template <class T, class Body>
 inline void for_columns(int64_t rows, int64_t width, Body body) {
-  for (int64_t first = 0; first < rows; first += 8) {
-    const int64_t count = rows - first < 8 ? rows - first : 8;
+  constexpr std::integral_constant<int64_t, 4> block;
+  int64_t first = 0;
+  const auto columns = [&](auto count) {
     const auto at = [&](int64_t i, auto... rest) { body(first, count, i, rest...); };
     for_vectors<T>(width, at, at);
-  }
+  };
+  for (; first + block <= rows; first += block) columns(block);
+  if (first < rows) columns(rows - first);
 }
 
 /// y[i] = f(x[i]...) for n elements.

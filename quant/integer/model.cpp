@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace stairgrad::quant::integer {
@@ -15,11 +16,45 @@ void check_value(const Model& model, int index) {
         " of ", model.values.size());
 }
 
+constexpr int64_t max_elements = int64_t{1} << 28;     // of all values of one image
+constexpr int64_t max_exact_pixels = (1 << 24) / 255;  // whose sum of codes is an exact f32
+
+// What the values promise, apart from the layers.
+void check_values(const Model& model) {
+  check_value(model, model.input);
+  check_value(model, model.output);
+  check(model.input != model.output, "[integer model] input and output are the same value");
+  int64_t elements = 0;
+  for (size_t i = 0; i < model.values.size(); ++i) {
+    const Value& v = model.values[i];
+    check(v.shape.rank() == 3 && v.shape.size() > 0, "[integer model] value ", v.name, ": got the shape ", v.shape,
+          ", expected (h,w,c) without zeros");
+    check((elements += v.shape.size()) <= max_elements, "[integer model] the values of one image have more than ",
+          max_elements, " elements");
+    const bool end = static_cast<int>(i) == model.input || static_cast<int>(i) == model.output;
+    check(v.codes != end, "[integer model] value ", v.name,
+          ": the images and the logits must be floats, all others codes");
+    if (!v.codes) continue;
+    const Grid& g = v.grid;
+    check(v.bits >= 1 && v.bits <= 8 && std::isfinite(g.scale) && g.scale > 0 && g.lo == 0 && g.hi > 0 &&
+              g.hi < 1 << v.bits && g.zero_point >= 0 && g.zero_point <= 255 &&
+              g.zero_point == std::nearbyint(g.zero_point),
+          "[integer model] value ", v.name, ": got scale ", g.scale, ", zero point ", g.zero_point, ", codes ", g.lo,
+          " .. ", g.hi, ", expected a positive scale and codes of ", v.bits, " bits");
+  }
+}
+
 void check_convolution(const Model& model, const Convolution& c) {
   const Value &src = model.values[static_cast<size_t>(c.src)],
               &dst = model.values[static_cast<size_t>(c.dst)];
   check(c.weights.has_value() && c.weights.dtype() == DType::s8 && c.weights.rank() == 4,
         "[integer model] layer ", c.name, ": weights must be (oc,kh,kw,ic) codes of type s8");
+  for (int side = 0; side < 4; ++side) {
+    const int64_t reach = (c.weights.dim(1 + side / 2) - 1) * c.options.dilation[static_cast<size_t>(side / 2)];
+    const int64_t padding = c.options.padding[static_cast<size_t>(side)];
+    check(padding <= reach, "[integer model] layer ", c.name, ": got a padding of ", padding,
+          ", more than the kernel reaches");
+  }
   const Shape image = {1, src.shape[0], src.shape[1], src.shape[2]};
   const Shape result = kernels::conv2d_shape(image, c.weights.shape(), c.options);
   check(src.codes, "[integer model] layer ", c.name, " reads floats, expected codes");
@@ -32,7 +67,7 @@ void check_convolution(const Model& model, const Convolution& c) {
     check(std::isfinite(c.m.data<float>()[i]) && std::isfinite(c.b.data<float>()[i]),
           "[integer model] layer ", c.name, ", channel ", i,
           ": got a multiplier or offset that is not finite");
-  check(0 <= c.lo && c.lo <= c.hi && c.hi <= 255, "[integer model] layer ", c.name, ": got the code range ",
+  check(0 <= c.lo && c.lo <= c.hi && c.hi <= (dst.codes ? dst.grid.hi : 255), "[integer model] layer ", c.name, ": got the code range ",
         c.lo, " .. ", c.hi);
   if (c.skip < 0) return;
   const Value& skip = model.values[static_cast<size_t>(c.skip)];
@@ -65,22 +100,9 @@ int64_t parameter_bytes(const Model& model) {
 }
 
 void validate(const Model& model) {
-  check_value(model, model.input);
-  check_value(model, model.output);
-  check(!model.values[static_cast<size_t>(model.input)].codes,
-        "[integer model] the input must be float images");
+  check_values(model);
   std::vector<bool> written(model.values.size(), false);
   written[static_cast<size_t>(model.input)] = true;
-  for (const Value& v : model.values) {
-    check(v.shape.rank() == 3 && v.shape.size() > 0, "[integer model] value ", v.name, ": got the shape ",
-          v.shape, ", expected (h,w,c) without zeros");
-    if (!v.codes) continue;
-    check(std::isfinite(v.grid.scale) && v.grid.scale > 0 && v.grid.lo == 0 && v.grid.hi > 0 &&
-              v.grid.hi <= 255 && v.grid.zero_point >= 0 && v.grid.zero_point <= 255 &&
-              v.grid.zero_point == std::nearbyint(v.grid.zero_point),
-          "[integer model] value ", v.name, ": got scale ", v.grid.scale, ", zero point ", v.grid.zero_point,
-          ", codes ", v.grid.lo, " .. ", v.grid.hi, ", expected a positive scale and codes within 0 .. 255");
-  }
   for (const Layer& layer : model.layers) {
     for (const int src : sources_of(layer)) {
       check_value(model, src);
@@ -101,13 +123,14 @@ void validate(const Model& model) {
                     "[integer model] the encoding of ", at(e.src).name, " does not fit ", at(e.dst).name);
             },
             [&](const Remap& r) {
-              check(at(r.src).codes && at(r.dst).codes && at(r.src).shape == at(r.dst).shape,
+              const int top = *std::max_element(r.table.begin(), r.table.end());
+              check(at(r.src).codes && at(r.dst).codes && at(r.src).shape == at(r.dst).shape && top <= at(r.dst).grid.hi,
                     "[integer model] the remapping of ", at(r.src).name, " does not fit ", at(r.dst).name);
             },
             [&](const AveragePool& p) {
               check(at(p.src).codes && at(p.dst).codes &&
                         at(p.dst).shape == Shape({1, 1, at(p.src).shape[2]}) && std::isfinite(p.b) &&
-                        std::isfinite(p.m),
+                        std::isfinite(p.m) && at(p.src).shape[0] * at(p.src).shape[1] <= max_exact_pixels,
                     "[integer model] the pooling of ", at(p.src).name, " does not fit ", at(p.dst).name);
             },
             [&](const MaxPool& p) {

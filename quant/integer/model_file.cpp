@@ -54,6 +54,8 @@ Array unpack(const Array& packed, const Shape& shape, const Packing& p) {
   return weights;
 }
 
+std::string tensor_prefix(size_t layer) { return text("layers.", layer, '.'); }
+
 // --- JSON out ---
 
 template <class T>
@@ -71,6 +73,7 @@ Json to_json(const Value& v) {
 
 struct LayerWriter {
   data::SafeTensors& file;
+  std::string prefix;  // of the layer's tensors: its index, because names may repeat
 
   Json operator()(const Encode&) const { return {{"op", "encode"}}; }
   Json operator()(const Remap& r) const { return {{"op", "remap"}, {"table", r.table}}; }
@@ -86,9 +89,9 @@ struct LayerWriter {
   }
   Json operator()(const Convolution& c) const {
     const Packing p = packing_of(c.weights, c.weight_bits);
-    file.tensors[c.name + ".weights"] = pack(c.weights, p);
-    file.tensors[c.name + ".b"] = c.b;
-    file.tensors[c.name + ".m"] = c.m;
+    file.tensors[prefix + "weights"] = pack(c.weights, p);
+    file.tensors[prefix + "b"] = c.b;
+    file.tensors[prefix + "m"] = c.m;
     return {{"op", "convolution"},
             {"name", c.name},
             {"weights", list(c.weights.shape())},
@@ -189,7 +192,7 @@ class LayerReader {
  public:
   LayerReader(const data::SafeTensors& file, int last_value) : file_(file), last_value_(last_value) {}
 
-  Layer read(const Fields& f) const {
+  Layer read(const Fields& f, const std::string& prefix) const {
     const std::string op = f.string("op");
     const int src = value(f, "src"), dst = value(f, "dst");
     if (op == "encode") return Encode{src, dst};
@@ -212,7 +215,7 @@ class LayerReader {
       return remap;
     }
     if (op != "convolution") f.fail("unknown op '" + op + "'; the file was made by a newer version");
-    return convolution(f, src, dst);
+    return convolution(f, prefix, src, dst);
   }
 
  private:
@@ -229,7 +232,7 @@ class LayerReader {
     return found->second;
   }
 
-  Convolution convolution(const Fields& f, int src, int dst) const {
+  Convolution convolution(const Fields& f, const std::string& prefix, int src, int dst) const {
     Convolution c;
     c.name = f.string("name");
     c.src = src;
@@ -246,10 +249,10 @@ class LayerReader {
     if (packing.offset + packing.step * ((1 << packing.bits) - 1) > 127)
       f.fail("the weight codes of " + c.name + " exceed 127");
     const Shape shape = shape_of(f, "weights", 4);
-    const Array& packed = tensor(f, c.name + ".weights", DType::u8, {(shape.size() * packing.bits + 7) / 8});
+    const Array& packed = tensor(f, prefix + "weights", DType::u8, {(shape.size() * packing.bits + 7) / 8});
     c.weights = unpack(packed, shape, packing);
-    c.b = tensor(f, c.name + ".b", DType::f32, {shape[0]});
-    c.m = tensor(f, c.name + ".m", DType::f32, {shape[0]});
+    c.b = tensor(f, prefix + "b", DType::f32, {shape[0]});
+    c.m = tensor(f, prefix + "m", DType::f32, {shape[0]});
     return c;
   }
 
@@ -278,7 +281,7 @@ void save(const Model& model, const std::string& path) {
                 {"values", Json::array()}, {"layers", Json::array()}};
   for (const Value& value : model.values) graph["values"].push_back(to_json(value));
   for (const Layer& layer : model.layers) {
-    Json json = std::visit(LayerWriter{file}, layer);
+    Json json = std::visit(LayerWriter{file, tensor_prefix(graph["layers"].size())}, layer);
     json["src"] = sources_of(layer)[0];
     json["dst"] = dst_of(layer);
     graph["layers"].push_back(json);
@@ -307,7 +310,8 @@ Model load(const std::string& path) {
   model.input = static_cast<int>(f.integer("input", 0, last));
   model.output = static_cast<int>(f.integer("output", 0, last));
   const LayerReader reader(file, last);
-  for (const Json& layer : f.at("layers")) model.layers.push_back(reader.read(Fields(layer, path)));
+  for (const Json& layer : f.at("layers"))
+    model.layers.push_back(reader.read(Fields(layer, path), tensor_prefix(model.layers.size())));
   if (!f.at("class_names").is_array()) f.fail("'class_names' is not a list");
   for (const Json& name : f.at("class_names")) {
     if (!name.is_string()) f.fail("'class_names' has an element that is not a string");

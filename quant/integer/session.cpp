@@ -202,6 +202,8 @@ const Array& Session::run(const Array& images) {
 
 const Array& Session::value(int index) const {
   check(impl_->keep_values, "[session] values are not kept; make the session with keep_values");
+  check(index >= 0 && index < static_cast<int>(impl_->values.size()), "[session] got value ", index, " of ",
+        impl_->values.size());
   return impl_->values[static_cast<size_t>(index)];
 }
 

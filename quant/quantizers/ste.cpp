@@ -89,7 +89,7 @@ class Ste final : public Quantizer {
     }
     low_.assign(cast(Array::of(low), low_.dtype()));
     high_.assign(cast(Array::of(high), high_.dtype()));
-    batches_.assign(Array::full(batches_.shape(), batches, batches_.dtype()));
+    if (!options().weight) batches_.assign(Array::full(batches_.shape(), batches, batches_.dtype()));
   }
 
   Array &low_, &high_, &batches_;

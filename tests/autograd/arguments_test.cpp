@@ -125,11 +125,12 @@ TEST_CASE("arguments: wrong ones throw an error that names the op") {
       {"dropout", [&] { dropout(x, 1, Philox(1)); }},
       {"gumbel_softmax", [&] { gumbel_softmax(x, 0, Philox(1)); }},
   };
-  for (const auto& [name, body] : cases) {
-    INFO(std::string(name));
+  for (const auto& c : cases) {
+    const std::string name = c.first;
+    INFO(name);
     std::string message;
     try {
-      body();
+      c.second();
     } catch (const argument_error& error) {
       message = error.what();
     }

@@ -220,6 +220,10 @@ TEST_CASE("grad: zero derivatives and straight-through") {
   CHECK(g(floor_ste) == ones);
   CHECK(round_ste(x).value().to_vector() == std::vector<double>{-2, 0, 0, 0, 3});
   CHECK(floor_ste(x).value().to_vector() == std::vector<double>{-2, -1, 0, 0, 2});
+  // A mask's derivative is zero too, not missing.
+  CHECK(grad(sum(pass_inside(Array::full({5}, 1, DType::f64), x, -1, 1, true)), x).value().to_vector() ==
+        zeros);
+  CHECK(grad(sum(where(x, Tensor(1, DType::f64), Tensor(2, DType::f64))), x).value().to_vector() == zeros);
   CHECK(grad(sum(x * stop_grad(x)), x).value().to_vector() == x.value().to_vector());
   CHECK(!stop_grad(x).requires_grad());
   // The second derivative of a straight-through op is exactly zero.

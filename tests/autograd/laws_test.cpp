@@ -7,6 +7,7 @@
 
 #include "../../autograd/op_table.h"
 #include "../../autograd/ops.h"
+#include "../../autograd/profile.h"
 #include "../../autograd/recorder.h"
 #include "common.h"
 
@@ -43,6 +44,30 @@ void check_precision(const Sample& sample, DType dtype, double tolerance) {
     CHECK(difference(got[i], expected[i]) <= tolerance);
   }
 }
+
+// Compares every op that runs with its decomposition, if it has one.
+class DecompositionCheck : public OpObserver {
+ public:
+  int compared = 0;
+
+  Arrays run(const Op& op, const Arrays& inputs) override {
+    const Arrays outputs = op.forward(inputs);
+    Tensors parts;
+    try {
+      const NoGrad off;
+      parts = op.decompose(Tensors(inputs.begin(), inputs.end()));
+    } catch (const argument_error& error) {
+      CHECK(std::string(error.what()).find("is elementary") != std::string::npos);
+      return outputs;
+    }
+    ++compared;
+    const std::string name(op.name());
+    INFO(name);
+    REQUIRE(parts.size() == outputs.size());
+    for (size_t i = 0; i < parts.size(); ++i) CHECK(difference(parts[i].value(), outputs[i]) < 1e-12);
+    return outputs;
+  }
+};
 
 }  // namespace
 
@@ -108,4 +133,14 @@ TEST_CASE("laws: a trace has the shapes and types of the run") {
     for (const auto& node : traced.nodes)
       for (const Array& output : node->outputs) CHECK(!output.has_value());
   });
+}
+
+TEST_CASE("laws: fused ops equal their decompositions, in f64") {
+  int compared = 0;
+  for_each_sample([&](const Sample& sample) {
+    DecompositionCheck check;
+    value_and_gradients(sample.function, leaves_of(sample.inputs, DType::f64), seed);
+    compared += check.compared;
+  });
+  if (!std::getenv("STAIRGRAD_OP")) CHECK(compared >= 12);  // batch norm, forward and backward
 }

@@ -3,8 +3,14 @@
 
 #include <doctest/doctest.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <csignal>
+
+#include "kernels/random.h"
 #include "support.h"
 
 using namespace stairgrad;
@@ -48,6 +54,35 @@ TEST_CASE("atomic_write into a folder that is missing, a file, or read-only says
   CHECK(std::filesystem::is_directory(folder / "sub"));
   CHECK(std::distance(std::filesystem::directory_iterator(folder.path()), {}) == 2);
   CHECK_THROWS_WITH(atomic_write("/proc/stairgrad", "x"), doctest::Contains("choose a folder"));
+}
+
+TEST_CASE("kill -9 while a file is written, 200 times: the old or the new file is there, whole") {
+  const TemporaryFolder folder;
+  const std::string path = folder / "checkpoint";
+  constexpr size_t size = 300'000;
+  // The moments of the kills spread over the time that three writes take on this disk.
+  const auto begin = std::chrono::steady_clock::now();
+  atomic_write(path, Bytes(size, 0));
+  const std::chrono::duration<double, std::micro> one_write = std::chrono::steady_clock::now() - begin;
+  const auto window = static_cast<uint64_t>(std::clamp(3 * one_write.count(), 1000.0, 500'000.0));
+  const Philox rng(11);
+  int replaced = 0;
+  for (uint64_t round = 0; round < 200; ++round) {
+    const uint8_t before = read_file(path)[0];
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0)  // writes generation after generation until it is killed
+      for (auto generation = static_cast<uint8_t>(before + 1);; ++generation)
+        atomic_write(path, Bytes(size, generation));
+    ::usleep(static_cast<useconds_t>(rng.below(round, window)));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+    const Bytes content = read_file(path);
+    REQUIRE(content.size() == size);
+    REQUIRE(std::count(content.begin(), content.end(), content[0]) == static_cast<ptrdiff_t>(size));
+    replaced += content[0] != before;
+  }
+  CHECK(replaced > 0);
 }
 
 TEST_CASE("hint recognises what people save by mistake") {

@@ -17,10 +17,11 @@ check() {
 }
 
 # refused NAME WORDS OPTION...: exit code 1, a message with these words, and no result in the output folder.
+out=refused
 refused() {
   local name=$1 words=$2 code=0
   shift 2
-  "$quickstart" --out refused "$@" >refused.log 2>&1 || code=$?
+  "$quickstart" --out "$out" "$@" >refused.log 2>&1 || code=$?
   if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log && [ -z "$(find . -name '*.safetensors' -path './refused/*' -o -name result.json -path './refused/*')" ]; then
     echo "ok $name"
   else
@@ -40,7 +41,7 @@ refused 'an unknown option' 'unknown option --epoch.*--epochs' --epoch 3
 refused 'zero bits' '--wbits' --wbits 0
 refused '33 bits' '--wbits' --wbits 33
 refused 'an unknown quantizer' '--quantizer' --quantizer dqs
-refused 'an unwritable output folder' '/proc/nowhere' --out /proc/nowhere
+out=/proc/nowhere refused 'an unwritable output folder' '/proc/nowhere'
 refused 'a missing data folder' 'get.sh\|dataset-fashion-mnist' --data nowhere
 
 if [ -f "$fashion/train-images-idx3-ubyte.gz" ]; then
@@ -57,6 +58,18 @@ if [ -f "$fashion/train-images-idx3-ubyte.gz" ]; then
   check 'and once more, with two workers for the data' "$quickstart" "${few[@]}" --workers 2 --out second
   check 'two runs with one seed end in the same bits' cmp first/model.safetensors second/model.safetensors
   check 'and in the same integer model' cmp first/integer.safetensors second/integer.safetensors
+  few=(--limit 512 --epochs 3 --qat-epochs 1 --seed 7)
+  "$quickstart" "${few[@]}" --out resumed >resumed.log 2>&1 &
+  until [ -s resumed/metrics.jsonl ] || ! kill -0 $! 2>/dev/null; do sleep 0.05; done
+  kill -INT $!
+  wait $!
+  check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s resumed/result.json ]
+  check 'and --resume goes on' "$quickstart" "${few[@]}" --resume --out resumed
+  check 'three epochs without a stop' "$quickstart" "${few[@]}" --out unbroken
+  check 'end in the same bits' cmp resumed/model.safetensors unbroken/model.safetensors
+  check 'also the quantized ones' cmp resumed/integer.safetensors unbroken/integer.safetensors
+  check 'a finished run can be resumed' "$quickstart" "${few[@]}" --resume --out resumed
+  check 'and gives the same' cmp resumed/integer.safetensors unbroken/integer.safetensors
   check 'result.json has the keys that scripts rely on' python3 - <<'PYTHON'
 import json
 r = json.load(open("first/result.json"))
@@ -72,5 +85,6 @@ PYTHON
     sh -c 'grep -q "<svg" first/report.html && grep -q "data:image/png;base64" first/report.html && ! grep -qE "(src|href)=.https?:" first/report.html'
   check 'pictures are written' test -s first/gradcam.png
 else
+  echo 'ok the whole job'
   echo "SKIPPED: Fashion-MNIST is not installed (package dataset-fashion-mnist)"
 fi

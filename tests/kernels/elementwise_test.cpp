@@ -25,15 +25,18 @@ const std::vector<UnaryCase>& unary_cases() {
   static const std::vector<UnaryCase> cases = {
       {Unary::neg, "neg", [](double x) { return -x; }, 0},
       {Unary::abs, "abs", [](double x) { return std::fabs(x); }, 0},
-      {Unary::sign, "sign", [](double x) { return x > 0 ? 1.0 : x < 0 ? -1.0 : x; }, 0},
+      {Unary::sign, "sign", [](double x) { return x > 0   ? 1.0
+                                                  : x < 0 ? -1.0
+                                                          : x; }, 0},
       {Unary::exp, "exp", [](double x) { return std::exp(x); }, 3},
       {Unary::log, "log", [](double x) { return std::log(x); }, 3},
       {Unary::sqrt, "sqrt", [](double x) { return std::sqrt(x); }, 1},
       {Unary::rsqrt, "rsqrt", [](double x) { return 1 / std::sqrt(x); }, 2},
       {Unary::tanh, "tanh", [](double x) { return std::tanh(x); }, 3},
-      {Unary::sigmoid, "sigmoid", [](double x) { return std::exp(std::fmin(x, 0)) / (1 + std::exp(-std::fabs(x))); }, 3},
-      {Unary::softplus, "softplus", [](double x) { return std::log1p(std::exp(-std::fabs(x))) + std::fmax(x, 0); },
-       3},
+      {Unary::sigmoid, "sigmoid",
+       [](double x) { return std::exp(std::fmin(x, 0)) / (1 + std::exp(-std::fabs(x))); }, 3},
+      {Unary::softplus, "softplus",
+       [](double x) { return std::log1p(std::exp(-std::fabs(x))) + std::fmax(x, 0); }, 3},
       {Unary::relu, "relu", [](double x) { return x < 0 ? 0 : x; }, 0},
       {Unary::floor, "floor", [](double x) { return std::floor(x); }, 0},
       {Unary::round, "round", [](double x) { return std::nearbyint(x); }, 0},
@@ -46,9 +49,10 @@ const std::vector<UnaryCase>& unary_cases() {
 
 // Values on which functions go wrong, and a sweep over all exponents of an f32 with both signs.
 Array hard_values(DType dtype) {
-  std::vector<double> values = {0.0,  -0.0,  infinity, -infinity, not_a_number,    1,     -1,    0.5,   -0.5,  1.5,   2.5,
-                                -2.5, 88.7,  88.8,     -87.4,     -103.9, -104,  -150,  150,   1e-45, 3e-39, -3e-39,
-                                9,    -9.01, 0.625,    -0.6249,   0.9999, 1.0001, 3.9999, 4.0001, 8388609, -8388609};
+  std::vector<double> values = {0.0,   -0.0,    infinity, -infinity, not_a_number, 1,      -1,      0.5,
+                                -0.5,  1.5,     2.5,      -2.5,      88.7,         88.8,   -87.4,   -103.9,
+                                -104,  -150,    150,      1e-45,     3e-39,        -3e-39, 9,       -9.01,
+                                0.625, -0.6249, 0.9999,   1.0001,    3.9999,       4.0001, 8388609, -8388609};
   const Philox rng(7);
   for (uint64_t i = 0; i < 20000; ++i) {
     const double magnitude = std::exp2(-148 + 276 * rng.uniform(i));
@@ -85,8 +89,8 @@ double binary_expected(Binary function, double a, double b) {
   }
 }
 
-constexpr Binary all_binary[] = {Binary::add,     Binary::sub,     Binary::mul,     Binary::div,
-                                 Binary::pow,     Binary::minimum, Binary::maximum, Binary::greater,
+constexpr Binary all_binary[] = {Binary::add,           Binary::sub,     Binary::mul,     Binary::div,
+                                 Binary::pow,           Binary::minimum, Binary::maximum, Binary::greater,
                                  Binary::greater_equal, Binary::equal};
 
 // The element of `x` that NumPy's broadcasting puts at flat position `i` of `shape`.

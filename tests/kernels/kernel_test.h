@@ -34,7 +34,8 @@ inline double epsilon(DType dtype) {
 
 /// Every element of `got` is within `ulps` units in the last place of `expected`, where values below `floor`
 /// have its unit; NaN equals NaN.
-inline void check_close(const Array& got, const std::vector<double>& expected, double ulps, double floor = 0) {
+inline void check_close(const Array& got, const std::vector<double>& expected, double ulps,
+                        double floor = 0) {
   const std::vector<double> values = got.to_vector();
   REQUIRE(values.size() == expected.size());
   for (size_t i = 0; i < values.size(); ++i) {

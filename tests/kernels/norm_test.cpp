@@ -41,9 +41,9 @@ struct Problem {
 
 constexpr double eps = 1e-5;
 
-const std::vector<Shape> shapes = {{1, 1},        {5, 1},          {300, 3},     {7, 5, 3, 16}, {2, 9, 11, 32},
-                                   {3, 5, 7, 64}, {40, 8, 8, 20},  {33, 255},    {2, 3, 257},   {3, 2048},
-                                   {1000, 100},   {16, 32, 32, 16}};
+const std::vector<Shape> shapes = {{1, 1},         {5, 1},        {300, 3},       {7, 5, 3, 16},
+                                   {2, 9, 11, 32}, {3, 5, 7, 64}, {40, 8, 8, 20}, {33, 255},
+                                   {2, 3, 257},    {3, 2048},     {1000, 100},    {16, 32, 32, 16}};
 
 }  // namespace
 
@@ -66,8 +66,8 @@ TEST_CASE("batch statistics of every number of channels") {
 
 TEST_CASE("the variance of values far from zero is right") {
   for_every_isa([] {
-    for (const int64_t c : {1, 3, 16, 64, 300}) {
-      const Array deviations = sample({20000, c}, DType::f64, 9, 1e-2);
+    for (const int64_t c : {1, 3, 16, 300}) {
+      const Array deviations = sample({4000, c}, DType::f64, 9, 1e-2);
       const Array x = cast(kernels::affine(deviations, 1, 1000), DType::f32);  // f32 steps are 6e-5 here
       const BatchStatistics got = kernels::batch_statistics(x);
       const Exact expected = exact_statistics(x);
@@ -94,72 +94,95 @@ TEST_CASE("a constant channel has variance zero") {
 }
 
 TEST_CASE("batch norm with skip and ReLU") {
-  for_every_isa([] {
-    for_every_float([](DType dtype) {
-      for (const Shape& shape : shapes) {
-        CAPTURE(text(shape));
-        const Problem p(shape, dtype);
-        const auto c = static_cast<size_t>(shape.back());
-        const std::vector<double> x = p.x.to_vector(), mean = p.statistics.mean.to_vector(),
-                                  var = p.statistics.var.to_vector(), gamma = p.gamma.to_vector(),
-                                  beta = p.beta.to_vector(), skip = p.skip.to_vector();
-        for (const bool with_skip : {false, true}) {
-          for (const bool relu : {false, true}) {
-            const Array y = kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps,
-                                                with_skip ? p.skip : Array(), relu);
-            std::vector<double> expected(x.size());
-            for (size_t i = 0; i < x.size(); ++i) {
-              const size_t j = i % c;
-              expected[i] = (x[i] - mean[j]) / std::sqrt(var[j] + eps) * gamma[j] + beta[j];
-              if (with_skip) expected[i] += skip[i];
-              if (relu) expected[i] = std::max(expected[i], 0.0);
-            }
-            check_close(y, expected, 3, 4);
+  for_every_float([](DType dtype) {
+    for (const Shape& shape : shapes) {
+      CAPTURE(text(shape));
+      const Problem p(shape, dtype);
+      const auto c = static_cast<size_t>(shape.back());
+      const std::vector<double> x = p.x.to_vector(), mean = p.statistics.mean.to_vector(),
+                                var = p.statistics.var.to_vector(), gamma = p.gamma.to_vector(),
+                                beta = p.beta.to_vector(), skip = p.skip.to_vector();
+      for (const bool with_skip : {false, true}) {
+        for (const bool relu : {false, true}) {
+          std::vector<double> expected(x.size());
+          for (size_t i = 0; i < x.size(); ++i) {
+            const size_t j = i % c;
+            expected[i] = (x[i] - mean[j]) / std::sqrt(var[j] + eps) * gamma[j] + beta[j];
+            if (with_skip) expected[i] += skip[i];
+            if (relu) expected[i] = std::max(expected[i], 0.0);
           }
+          for_every_isa([&] {
+            check_close(kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps,
+                                            with_skip ? p.skip : Array(), relu),
+                        expected, 8, 4);
+          });
         }
       }
-    });
+    }
   });
 }
 
 TEST_CASE("batch norm gradients") {
+  for_every_float([](DType dtype) {
+    for (const Shape& shape : shapes) {
+      if (shape[0] == 1) continue;  // one element a channel: x - mean is zero, gradients vanish
+      CAPTURE(text(shape));
+      const Problem p(shape, dtype);
+      const Array y =
+          kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps, p.skip, true);
+      const auto c = static_cast<size_t>(shape.back());
+      const std::vector<double> x = p.x.to_vector(), mean = p.statistics.mean.to_vector(),
+                                var = p.statistics.var.to_vector(), gamma = p.gamma.to_vector(),
+                                result = y.to_vector();
+      const auto n = static_cast<double>(x.size() / c);
+      for (const bool relu : {false, true}) {
+        std::vector<double> g = p.diff_y.to_vector(), diff_gamma(c), diff_beta(c), diff_x(x.size());
+        for (size_t i = 0; relu && i < g.size(); ++i)
+          if (result[i] <= 0) g[i] = 0;
+        for (size_t i = 0; i < g.size(); ++i) {
+          const size_t j = i % c;
+          diff_beta[j] += g[i];
+          diff_gamma[j] += g[i] * (x[i] - mean[j]) / std::sqrt(var[j] + eps);
+        }
+        for (size_t i = 0; i < g.size(); ++i) {
+          const size_t j = i % c;
+          const double factor = 1 / std::sqrt(var[j] + eps);
+          diff_x[i] =
+              gamma[j] * factor * (g[i] - diff_beta[j] / n - (x[i] - mean[j]) * factor * diff_gamma[j] / n);
+        }
+        for_every_isa([&] {
+          for (const bool skip_needed : {false, true}) {
+            const BatchNormGradients got = kernels::batch_norm_backward(
+                p.x, p.statistics.mean, p.statistics.var, p.gamma, eps, p.diff_y, y, relu, skip_needed);
+            check_close(got.x, diff_x, sum_ulps(dtype), 4);
+            check_close(got.gamma, diff_gamma, sum_ulps(dtype), std::sqrt(n));
+            check_close(got.beta, diff_beta, sum_ulps(dtype), std::sqrt(n));
+            CHECK(got.gamma.dtype() == statistics_type(dtype));
+            CHECK(got.skip.has_value() == skip_needed);
+            if (skip_needed) check_close(got.skip, g, 0);
+          }
+        });
+      }
+    }
+  });
+}
+
+TEST_CASE("the mask of the ReLU can be found again from x") {
   for_every_isa([] {
     for_every_float([](DType dtype) {
       for (const Shape& shape : shapes) {
-        if (shape[0] == 1) continue;  // one element a channel: x - mean is zero, gradients vanish
+        if (shape[0] == 1) continue;
         CAPTURE(text(shape));
         const Problem p(shape, dtype);
-        const Array y = kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps,
-                                            p.skip, true);
-        const auto c = static_cast<size_t>(shape.back());
-        const std::vector<double> x = p.x.to_vector(), mean = p.statistics.mean.to_vector(),
-                                  var = p.statistics.var.to_vector(), gamma = p.gamma.to_vector();
-        const auto n = static_cast<double>(x.size() / c);
-        for (const bool relu : {false, true}) {
-          std::vector<double> g = p.diff_y.to_vector(), diff_gamma(c), diff_beta(c), diff_x(x.size());
-          const std::vector<double> result = y.to_vector();
-          for (size_t i = 0; relu && i < g.size(); ++i)
-            if (result[i] <= 0) g[i] = 0;
-          for (size_t i = 0; i < g.size(); ++i) {
-            const size_t j = i % c;
-            diff_beta[j] += g[i];
-            diff_gamma[j] += g[i] * (x[i] - mean[j]) / std::sqrt(var[j] + eps);
-          }
-          for (size_t i = 0; i < g.size(); ++i) {
-            const size_t j = i % c;
-            const double normal = (x[i] - mean[j]) / std::sqrt(var[j] + eps);
-            diff_x[i] = gamma[j] / std::sqrt(var[j] + eps) *
-                        (g[i] - diff_beta[j] / n - normal * diff_gamma[j] / n);
-          }
-          const BatchNormGradients got = kernels::batch_norm_backward(
-              p.x, p.statistics.mean, p.statistics.var, p.gamma, eps, p.diff_y, y, relu, relu);
-          check_close(got.x, diff_x, sum_ulps(dtype), 4);
-          check_close(got.gamma, diff_gamma, sum_ulps(dtype), std::sqrt(n));
-          check_close(got.beta, diff_beta, sum_ulps(dtype), std::sqrt(n));
-          CHECK(got.gamma.dtype() == statistics_type(dtype));
-          CHECK(got.skip.has_value() == relu);
-          if (relu) check_close(got.skip, g, 0);
-        }
+        const Array &m = p.statistics.mean, &v = p.statistics.var;
+        const Array y = kernels::batch_norm(p.x, m, v, p.gamma, p.beta, eps, {}, true);
+        const BatchNormGradients by_y = kernels::batch_norm_backward(p.x, m, v, p.gamma, eps, p.diff_y, y,
+                                                                     true, true),
+                                 by_x = kernels::batch_norm_backward(p.x, m, v, p.gamma, eps, p.diff_y, {},
+                                                                     true, false, p.beta);
+        CHECK(same_bits(by_x.x, by_y.x));
+        CHECK(same_bits(by_x.gamma, by_y.gamma));
+        CHECK(same_bits(by_x.beta, by_y.beta));
       }
     });
   });
@@ -173,13 +196,14 @@ TEST_CASE("batch norm is reproducible on every instruction set and number of thr
       const Array y =
           kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps, p.skip, true);
       const auto gradients = [&] {
-        return kernels::batch_norm_backward(p.x, p.statistics.mean, p.statistics.var, p.gamma, eps, p.diff_y, y,
-                                            true, true);
+        return kernels::batch_norm_backward(p.x, p.statistics.mean, p.statistics.var, p.gamma, eps, p.diff_y,
+                                            y, true, true);
       };
       check_reproducible([&] { return kernels::batch_statistics(p.x).mean; });
       check_reproducible([&] { return kernels::batch_statistics(p.x).var; });
       check_reproducible([&] {
-        return kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps, p.skip, true);
+        return kernels::batch_norm(p.x, p.statistics.mean, p.statistics.var, p.gamma, p.beta, eps, p.skip,
+                                   true);
       });
       check_reproducible([&] { return gradients().x; });
       check_reproducible([&] { return gradients().gamma; });

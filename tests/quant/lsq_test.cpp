@@ -28,6 +28,8 @@ TEST_CASE("LSQ: codes, initial step and gradient of the step, by hand") {
   target.assign(Array::full({1}, 0.5));
   const Tensor z = (*q)(x).value;
   CHECK(z.value().to_vector() == of({0.5f, -0.5f, 0.5f, -1.0f, 0}).to_vector());
+  const Tensor end = Tensor::leaf(of({0.5f, -1.0f}));  // on the last levels, where eq. 5 passes nothing
+  CHECK(grad(sum((*q)(end).value), end).value().to_vector() == std::vector<double>{0, 0});
   const Tensors d = grad({sum(z)}, {x, q->own_parameters()[0]});
   CHECK(d[0].value().to_vector() == std::vector<double>{1, 1, 0, 0, 1});
   CHECK(d[1].item() == doctest::Approx((1 - 0.6) + (-1 + 0.6) + 1 - 2 + (0 - 0.2)));

@@ -73,7 +73,7 @@ TEST_CASE("a policy must name the layers of the model, no more and no fewer") {
   CHECK_THROWS_WITH_AS(check_policy(policy, *model), doctest::Contains("did you mean 'layer1.0.conv"), argument_error);
   policy = uniform_policy(*model, {4, 4});
   policy.layers.erase("conv1");
-  CHECK_THROWS_WITH_AS(Sites(*model, policy), doctest::Contains("layer 'conv1' is missing"), argument_error);
+  CHECK_THROWS_WITH_AS(attach_sites(*model, policy), doctest::Contains("layer 'conv1' is missing"), argument_error);
 }
 
 TEST_CASE("sites fill the taps, are initialised by one batch, and leave without a trace") {
@@ -82,26 +82,53 @@ TEST_CASE("sites fill the taps, are initialised by one batch, and leave without 
   const NoGrad no_grad;
   model->eval();
   const Array before = (*model)(images).value();
+  const auto parameters = model->parameter_count();
   {
-    Sites sites(*model, uniform_policy(*model, {2, 2}));
-    CHECK(sites.sites().size() == 8 * 2 + 4);
-    for (const Sites::Site& site : sites.sites()) CHECK_FALSE(site.quantizer->initialised());
-    sites.calibrate(images);
-    for (const Sites::Site& site : sites.sites()) CHECK(site.quantizer->initialised());
-    CHECK((*model)(images).value().to_vector() != before.to_vector());
-    CHECK(sites.state().count("layer1.0.conv1.weight.alpha") == 1);
+    const auto sites = attach_sites(*model, uniform_policy(*model, {2, 2}));
+    CHECK(sites->sites().size() == 8 * 2 + 4);
+    for (const Sites::Site& site : sites->sites()) CHECK_FALSE(site.quantizer->initialised());
+    calibrate(*model, images);
+    for (const Sites::Site& site : sites->sites()) CHECK(site.quantizer->initialised());
   }
+  CHECK((*model)(images).value().to_vector() != before.to_vector());
+  CHECK(model->state().count("sites.layer1.0.conv1.weight.alpha") == 1);
+  CHECK(model->parameter_count() > parameters);
+  detach_sites(*model);
+  CHECK(model->parameter_count() == parameters);
   CHECK((*model)(images).value().to_vector() == before.to_vector());
+}
+
+TEST_CASE("the mode of the sites is the model's: evaluation changes no quantizer") {
+  const auto model = resnet();
+  attach_sites(*model, uniform_policy(*model, {4, 4, "ste"}));
+  calibrate(*model, random_normal(model->input_shape(4), Philox(1)));
+  const NoGrad no_grad;
+  const auto snapshot = [&] {
+    std::map<std::string, std::vector<double>> values;
+    for (const auto& [name, array] : model->state())
+      if (name.starts_with("sites.")) values[name] = array.to_vector();
+    return values;
+  };
+  const auto before = snapshot();
+  model->eval();
+  (*model)(random_normal(model->input_shape(4), Philox(2), 3));
+  CHECK(snapshot() == before);
+  model->train();
+  (*model)(random_normal(model->input_shape(4), Philox(2), 3));
+  CHECK(snapshot() != before);
 }
 
 TEST_CASE("with a shared skip a layer that reads a stored tensor has no input site of its own") {
   const auto model = resnet();
-  const Sites sites(*model, uniform_policy(*model, {4, 4}, Skip::shared));
+  Policy policy = uniform_policy(*model, {4, 4}, Skip::shared);
+  const auto sites = attach_sites(*model, policy);
   std::vector<std::string> inputs;
-  for (const Sites::Site& site : sites.sites())
+  for (const Sites::Site& site : sites->sites())
     if (site.role == nn::Tap::Role::input) inputs.push_back(site.name);
   CHECK(inputs == std::vector<std::string>{"conv1.input", "layer1.0.conv2.input", "layer2.0.conv2.input",
                                            "layer3.0.conv2.input", "linear.input"});
+  policy.layers["layer2.0.conv1"].a_bits = 3;
+  CHECK_THROWS_WITH_AS(attach_sites(*model, policy), doctest::Contains("'layer2.0.conv1' has a_bits 3 but reads"), argument_error);
 }
 
 TEST_CASE("cost is counted on the trace: ResNet-20 has 40,551,040 multiply-accumulates") {
@@ -115,8 +142,8 @@ TEST_CASE("cost is counted on the trace: ResNet-20 has 40,551,040 multiply-accum
   CHECK(total_bops(cost()) == 40551040ll * 1024);
   CHECK(total_bops(cost(), /*quantized_only=*/true) == 0);
 
-  Sites sites(*model, uniform_policy(*model, {2, 3}));
-  sites.calibrate(random_normal(model->input_shape(2), Philox(1)));
+  attach_sites(*model, uniform_policy(*model, {2, 3}));
+  calibrate(*model, random_normal(model->input_shape(2), Philox(1)));
   const int64_t stem = 32 * 32 * 16 * 27, head = 640;
   CHECK(cost()[0].name == "conv1");
   CHECK(cost()[0].w_bits == 8);

@@ -1,0 +1,15 @@
+// Every parser of data/formats behind one signature: for libFuzzer, and for the replay of its corpus.
+#pragma once
+
+#include "data/formats/file.h"
+
+namespace stairgrad::data {
+
+struct Parser {
+  const char* name;  ///< of the folder in tests/fuzz/corpus
+  void (*parse)(const Bytes& bytes);
+};
+
+const std::vector<Parser>& parsers();
+
+}  // namespace stairgrad::data
