@@ -30,8 +30,8 @@ inline Tensor grad(const Tensor& output, const Tensor& input, const GradOptions&
 using TensorFunction = std::function<Tensor(const Tensors&)>;
 
 /// Largest difference between grad() and central differences of `function` at f64 `inputs`, relative to
-/// max(1, |derivative|): both contracted with a fixed random cotangent. `order` 2 checks the derivatives of
-/// the vjp, with respect to the inputs and to the cotangent.
+/// the largest derivative of that input: both contracted with a fixed random cotangent. `order` 2 checks the
+/// derivatives of the vjp, with respect to the inputs and to the cotangent.
 struct GradcheckResult {
   double error = 0;
   std::string worst;  ///< "input 1, element 7: 0.25 by grad, 0.26 by differences"

@@ -1,10 +1,10 @@
-// The main job, end to end: trains a small residual network on Fashion-MNIST, quantizes it with DSQ to 4 bits, lowers
-// it to integers, runs it, and shows what happened.
+// The main job, end to end: trains a small residual network on Fashion-MNIST, quantizes it with DSQ to 4
+// bits, lowers it to integers, runs it, and shows what happened.
 //
 //     build/examples/quickstart
 //
-// Expect about 92 % in floats and less than 0.7 points below that with 4-bit weights and activations; the integer run
-// equals the quantized evaluation code for code. Two to four minutes on two cores.
+// Expect about 92 % in floats and less than 0.7 points below that with 4-bit weights and activations; the
+// integer run equals the quantized evaluation code for code. Two to four minutes on two cores.
 #include <cstdio>
 
 #include "../autograd/recorder.h"
@@ -39,12 +39,14 @@ struct Settings {
   double lr = 0.1, qat_lr = 0.02, weight_decay = 5e-4;
 
   Value parse(int argc, char** argv) {
-    Options options("quickstart", "Trains, quantizes and runs a small network in integers, end to end.",
-                    {"build/examples/quickstart", "build/examples/quickstart --wbits 2 --abits 2 --out out/w2a2"});
+    Options options(
+        "quickstart", "Trains, quantizes and runs a small network in integers, end to end.",
+        {"build/examples/quickstart", "build/examples/quickstart --wbits 2 --abits 2 --out out/w2a2"});
     common.add_to(options, "out/quickstart");
     options.add("--model", model, "network of the zoo").one_of(nn::model_names());
     options.add("--dataset", dataset, "data set").one_of(data::dataset_names());
-    options.add("--norm", norm, "normalisation of the images: a preset, or means/deviations; empty is that of the data set");
+    options.add("--norm", norm,
+                "normalisation of the images: a preset, or means/deviations; empty is that of the data set");
     options.add("--epochs", epochs, "epochs in floats").at_least(1);
     options.add("--qat-epochs", qat_epochs, "epochs with quantizers").at_least(1);
     options.add("--batch", batch, "images in a step").at_least(1);
@@ -54,7 +56,8 @@ struct Settings {
     options.add("--quantizer", quantizer, "how to quantize").one_of(quant::quantizer_names());
     options.add("--wbits", w_bits, "bits of weights; of the first and last layer: see --ends").between(1, 8);
     options.add("--abits", a_bits, "bits of activations").between(1, 8);
-    options.add("--skip", skip, "where the skip of a residual add lives: 8 bits of its own, or the layer's grid")
+    options
+        .add("--skip", skip, "where the skip of a residual add lives: 8 bits of its own, or the layer's grid")
         .one_of({"u8", "shared"});
     options.add("--ends", ends, "bits of the first and last layer").one_of({"8", "same"});
     options.add("--workers", workers, "threads that prepare batches").at_least(1);
@@ -91,7 +94,9 @@ class Quickstart {
       test_ = data::first(test_, s_.limit);
     }
     plain_.normalisation = data::Normalisation::named(s_.norm.empty() ? s_.dataset : s_.norm);
-    zoo_ = {.in_channels = train_.image_shape[2], .image_size = train_.image_shape[0], .classes = train_.classes()};
+    zoo_ = {.in_channels = train_.image_shape[2],
+            .image_size = train_.image_shape[0],
+            .classes = train_.classes()};
   }
 
   void go() {
@@ -101,7 +106,8 @@ class Quickstart {
     measure_speed();
     finish();
     if (agreement_.mismatched > 0)
-      throw numeric_error(text(agreement_.mismatched, " codes of the integer run differ from the quantized evaluation on ",
+      throw numeric_error(text(agreement_.mismatched,
+                               " codes of the integer run differ from the quantized evaluation on ",
                                this_machine().cpu, "; please report this with ", run_.file("result.json")));
   }
 
@@ -112,8 +118,14 @@ class Quickstart {
     data::Loader loader(train_, training_transform(options, plain_.normalisation), loader_options(options));
     nn::SGD optimiser(decayed_groups(model, options.weight_decay), options.momentum, /*nesterov=*/true);
     const std::string phase = sites ? "qat" : "float";
-    TrainingJob job{.phase = phase, .model = model, .optimiser = optimiser, .loader = loader, .options = options,
-                    .run = run_, .first_epoch = sites ? s_.epochs : 0, .checkpoint = phase + ".ckpt",
+    TrainingJob job{.phase = phase,
+                    .model = model,
+                    .optimiser = optimiser,
+                    .loader = loader,
+                    .options = options,
+                    .run = run_,
+                    .first_epoch = sites ? s_.epochs : 0,
+                    .checkpoint = phase + ".ckpt",
                     .notes = {{"model", s_.model},
                               {"dataset", s_.dataset},
                               {"images", text(train_.size())},
@@ -131,7 +143,8 @@ class Quickstart {
     float_model_ = nn::make_model(s_.model, zoo_);
     nn::initialise(*float_model_, s_.common.seed);
     float_ = fit(*float_model_, nullptr);
-    nn::save_model(run_.file("model.safetensors"), *float_model_, {s_.model, zoo_, {{"dataset", s_.dataset}}});
+    nn::save_model(run_.file("model.safetensors"), *float_model_,
+                   {s_.model, zoo_, {{"dataset", s_.dataset}}});
     run_.result().set("accuracy.float", float_.accuracy);
   }
 
@@ -139,11 +152,12 @@ class Quickstart {
     model_ = nn::make_model(s_.model, zoo_);
     model_->load_state(float_model_->state());
     const quant::Policy policy =
-        quant::uniform_policy(*model_, {s_.w_bits, s_.a_bits, s_.quantizer, "layer"}, quant::parse_skip(s_.skip),
-                              quant::parse_ends(s_.ends));
+        quant::uniform_policy(*model_, {s_.w_bits, s_.a_bits, s_.quantizer, "layer"},
+                              quant::parse_skip(s_.skip), quant::parse_ends(s_.ends));
     const auto sites = quant::attach_sites(*model_, policy);
-    data::Loader calibration(train_, plain_, {.batch = std::min<int64_t>(512, train_.size()), .shuffle = true,
-                                              .seed = s_.common.seed});
+    data::Loader calibration(
+        train_, plain_,
+        {.batch = std::min<int64_t>(512, train_.size()), .shuffle = true, .seed = s_.common.seed});
     calibration.start(0);
     data::Batch batch;
     calibration.next(batch);
@@ -203,23 +217,28 @@ class Quickstart {
     const std::string bits = text("W", s_.w_bits, "A", s_.a_bits);
     const int64_t macs = quant::total_macs(cost_), params = float_model_->parameter_count();
     Table table({"", "float", "fake-quantized " + bits, "integer " + bits});
-    table.row({"accuracy", percent(float_.accuracy), percent(fake_.accuracy), percent(agreement_.accuracy())});
+    table.row(
+        {"accuracy", percent(float_.accuracy), percent(fake_.accuracy), percent(agreement_.accuracy())});
     table.row({"parameters", count(params), count(params), count(params)});
-    table.row({"bytes", bytes(4.0 * static_cast<double>(params)), "", bytes(static_cast<double>(integer::parameter_bytes(lowered_)))});
-    table.row({"MACs", scaled(static_cast<double>(macs)), scaled(static_cast<double>(macs)), scaled(static_cast<double>(macs))});
+    table.row({"bytes", bytes(4.0 * static_cast<double>(params)), "",
+               bytes(static_cast<double>(integer::parameter_bytes(lowered_)))});
+    table.row({"MACs", scaled(static_cast<double>(macs)), scaled(static_cast<double>(macs)),
+               scaled(static_cast<double>(macs))});
     const std::string bops = scaled(static_cast<double>(quant::total_bops(cost_)));
     table.row({"BOPs", scaled(1024.0 * static_cast<double>(macs)), bops, bops});
     table.row({"images/s (batch 100)", count(static_cast<int64_t>(float_speed_.images_per_second)), "",
                count(static_cast<int64_t>(integer_speed_.images_per_second))});
-    table.row({"latency (batch 1)", fixed(float_speed_.latency_ms, 3) + " ms", "", fixed(integer_speed_.latency_ms, 3) + " ms"});
+    table.row({"latency (batch 1)", fixed(float_speed_.latency_ms, 3) + " ms", "",
+               fixed(integer_speed_.latency_ms, 3) + " ms"});
     return table;
   }
 
   std::string agreement_text() const {
     return text("The integer run against the quantized evaluation: ", count(agreement_.mismatched), " of ",
                 count(agreement_.codes), " codes differ, top-1 agrees on ", count(agreement_.top1), " of ",
-                count(agreement_.images), " images. Against plain f32 fake quantization: ",
-                percent(agreement_.fake_share(), 4), " of codes differ, top-1 agrees on ", count(agreement_.fake_top1), ".");
+                count(agreement_.images),
+                " images. Against plain f32 fake quantization: ", percent(agreement_.fake_share(), 4),
+                " of codes differ, top-1 agrees on ", count(agreement_.fake_top1), ".");
   }
 
   Picture overlay(const Array& image, const Array& maps, int64_t row, const std::string& caption) const {
@@ -258,8 +277,9 @@ class Quickstart {
   }
 
   void finish() {
-    Report report("stairgrad quickstart", text(s_.model, " on ", s_.dataset, ", ", s_.quantizer, ' ', s_.w_bits, '/',
-                                               s_.a_bits, ", skip ", s_.skip, ", ends ", s_.ends));
+    Report report("stairgrad quickstart",
+                  text(s_.model, " on ", s_.dataset, ", ", s_.quantizer, ' ', s_.w_bits, '/', s_.a_bits,
+                       ", skip ", s_.skip, ", ends ", s_.ends));
     const Table table = summary();
     report.section("Result");
     report.table(table);

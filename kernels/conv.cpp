@@ -83,8 +83,8 @@ Shape conv2d_shape(const Shape& src, const Shape& weights, const Conv2dOptions& 
         ", expected ic / groups = ", src[3] / o.groups, " as the last extent because src is ", src,
         " and groups are ", o.groups);
   Shape dst{src[0], 0, 0, weights[0]};
-  for (const int axis : {1, 2}) {
-    const size_t i = static_cast<size_t>(axis) - 1;
+  for (size_t i = 0; i < 2; ++i) {
+    const int axis = static_cast<int>(i) + 1;
     const int64_t padded = src[axis] + o.padding[2 * i] + o.padding[2 * i + 1];
     const int64_t reach = (weights[axis] - 1) * o.dilation[i] + 1;
     check(weights[axis] >= 1 && reach <= padded, "[conv2d] weights: got ", weights, ", whose ",

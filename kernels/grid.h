@@ -29,7 +29,10 @@ inline float inverse(float scale) { return static_cast<float>(1.0 / static_cast<
 inline int round_saturate(float t, int lo, int hi) {
   const float low = static_cast<float>(lo), high = static_cast<float>(hi);
   const float clamped = t > low ? (t < high ? t : high) : low;
-  return static_cast<int>(std::nearbyint(clamped));
+  // Adding 1.5 * 2^23 leaves no bits for a fraction, and the addition rounds half to even: nearbyint without
+  // a call.
+  constexpr float shift = 0x1.8p23f;
+  return static_cast<int>((clamped + shift) - shift);
 }
 
 /// Code of a value; `inverse_scale` is inverse(g.scale).

@@ -5,6 +5,7 @@
 
 #include "dispatch.h"
 #include "onednn.h"
+#include "onednn_defects.h"
 #include "reference/conv.h"
 #include "simd/simd.h"
 #include "threads.h"
@@ -136,43 +137,48 @@ bool any_weight_is_exact() {
   return exact;
 }
 
+bool is_sound(const IntegerConvSpec& s) {
+  return onednn::is_sound(ConvOp::forward, DType::u8, s.src, s.weights.shape(), s.conv);
+}
+
 }  // namespace
 
 struct IntegerConv::Impl {
   explicit Impl(const IntegerConvSpec& given) : spec(given) {
     check_spec(spec);
-    // oneDNN pads with code 0 (its zero points crashed with AMX), and not where a result would see nothing
-    // else.
-    IntegerConvSpec inner = spec;
-    const auto& p = spec.conv.padding;
-    frame = p != std::array<int64_t, 4>{} &&
-            (spec.src_zero_point != 0 ||
-             !onednn::every_result_sees_src(spec.src, spec.weights.shape(), spec.conv));
-    if (frame) {
-      inner.conv.padding = {};
-      inner.src[1] += p[0] + p[1];
-      inner.src[2] += p[2] + p[3];
-    }
-    const bool empty = spec.src.size() == 0 || spec.weights.size() == 0;
-    const char* reason = empty ? "an array is empty" : "oneDNN does not have it";
-    if (!empty) {
-      const bool exact = any_weight_is_exact();
-      if (exact || largest_magnitude(spec.weights) <= safe_weight) {
-        reason = exact ? "the CPU's products are exact" : "weights up to 64 do not saturate";
-        whole = onednn::integer_primitive(inner, spec.requantise ? DType::u8 : DType::f32);
-      } else {
-        reason = "products would saturate: exact sums of parts of the weights";
-        split(inner);
-      }
-    }
+    const char* reason = prepare();
     const onednn::IntegerPrimitive* first = whole ? whole.get() : parts.empty() ? nullptr : parts[0].get();
     name = first ? text("onednn:", first->implementation()) : "reference";
     if (parts.size() > 1) name += text(" x ", parts.size());
     if (dispatch_is_verbose())
       report_dispatch(
           text("integer_conv ", spec.src, '*', spec.weights.shape(), " stride ", spec.conv.stride[0],
-               " padding ", p[0], " groups ", spec.conv.groups, spec.skip ? " skip" : ""),
+               " padding ", spec.conv.padding[0], " groups ", spec.conv.groups, spec.skip ? " skip" : ""),
           name, reason);
+  }
+
+  /// Makes the primitives, none where the reference shall run, and says why.
+  const char* prepare() {
+    if (spec.src.size() == 0 || spec.weights.size() == 0) return "an array is empty";
+    // oneDNN pads with code 0 (its zero points crashed with AMX), and not where a result sees nothing else.
+    const auto& p = spec.conv.padding;
+    frame = p != std::array<int64_t, 4>{} && (spec.src_zero_point != 0 || !is_sound(spec));
+    IntegerConvSpec inner = spec;
+    if (frame) {
+      inner.conv.padding = {};
+      inner.src[1] += p[0] + p[1];
+      inner.src[2] += p[2] + p[3];
+    }
+    if (!is_sound(inner)) return "oneDNN gets it wrong";
+    const bool exact = any_weight_is_exact();
+    if (exact || largest_magnitude(spec.weights) <= safe_weight) {
+      whole = onednn::integer_primitive(inner, spec.requantise ? DType::u8 : DType::f32);
+      if (whole) return exact ? "products are exact on this CPU" : "weights up to 64 do not saturate";
+    } else {
+      split(inner);
+      if (!parts.empty()) return "products would saturate: exact sums of parts of the weights";
+    }
+    return "oneDNN does not have it";
   }
 
   void split(IntegerConvSpec inner) {

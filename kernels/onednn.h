@@ -7,10 +7,6 @@
 
 namespace stairgrad::kernels::onednn {
 
-/// True when each result sees some of src. Where one sees padding alone, brgconv of 2.6.3 reads outside its
-/// memory.
-bool every_result_sees_src(const Shape& src, const Shape& weights, const Conv2dOptions& options);
-
 /// Computes the array that `op` names from the other two; f32, or bf16 with f32 weights (and weight
 /// gradients). Returns the name of oneDNN's implementation, or null when it has none for these types and
 /// sizes: then nothing was written. Thread-safe.

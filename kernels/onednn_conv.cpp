@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "onednn.h"
+#include "onednn_defects.h"
 #include "onednn_engine.h"
 #include "threads.h"
 
@@ -33,51 +34,6 @@ struct KeyHash {
     return hash ^ hash >> 32;
   }
 };
-
-/// Rows or columns of a convolution.
-struct Axis {
-  int64_t results, taps, extent, stride, dilation, padding;
-
-  /// True when `result` reads a pixel of src through `tap`, not padding.
-  bool meet(int64_t result, int64_t tap) const {
-    const int64_t at = result * stride + tap * dilation - padding;
-    return at >= 0 && at < extent;
-  }
-};
-
-std::array<Axis, 2> axes_of(const Shape& src, const Shape& weights, const Conv2dOptions& o) {
-  const Shape dst = conv2d_shape(src, weights, o);
-  return {Axis{dst[1], weights[1], src[1], o.stride[0], o.dilation[0], o.padding[0]},
-          Axis{dst[2], weights[2], src[2], o.stride[1], o.dilation[1], o.padding[2]}};
-}
-
-/// True when for each i < n there is a j < m with holds(i, j).
-template <class Relation>
-bool each_has_one(int64_t n, int64_t m, const Relation& holds) {
-  for (int64_t i = 0; i < n; ++i) {
-    int64_t j = 0;
-    while (j < m && !holds(i, j)) ++j;
-    if (j == m) return false;
-  }
-  return true;
-}
-
-/// True when each tap of the weights reads some of src. Where one reads padding alone, the bf16 weight
-/// gradient of 2.6.3 leaves it unset.
-bool every_tap_sees_src(const Shape& src, const Shape& weights, const Conv2dOptions& options) {
-  const auto axes = axes_of(src, weights, options);
-  return std::all_of(axes.begin(), axes.end(), [](const Axis& a) {
-    return each_has_one(a.taps, a.results, [&](int64_t tap, int64_t result) { return a.meet(result, tap); });
-  });
-}
-
-/// False where oneDNN is known to be wrong.
-bool is_sound(ConvOp op, const ConvArrays& a, const Conv2dOptions& options) {
-  const Shape &src = a.src.shape(), &weights = a.weights.shape();
-  const bool bf16_gradient = op == ConvOp::backward_weights && a.src.dtype() == DType::bf16;
-  return every_result_sees_src(src, weights, options) &&
-         (!bf16_gradient || every_tap_sees_src(src, weights, options));
-}
 
 /// A primitive of oneDNN, ready to run.
 struct Prepared {
@@ -135,8 +91,8 @@ std::shared_ptr<const Prepared> prepared(ConvOp op, const ConvArrays& arrays, co
   if (cache.size() >= most) cache.clear();
   std::shared_ptr<const Prepared> made;
   try {
-    made =
-        std::make_shared<Prepared>(is_sound(op, arrays, options) ? prepare(op, arrays, options) : Prepared());
+    const bool sound = is_sound(op, arrays.src.dtype(), arrays.src.shape(), arrays.weights.shape(), options);
+    made = std::make_shared<Prepared>(sound ? prepare(op, arrays, options) : Prepared());
   } catch (const dnnl::error& e) {
     if (e.status != dnnl_unimplemented && e.status != dnnl_invalid_arguments) throw;
     made = std::make_shared<Prepared>();
@@ -145,13 +101,6 @@ std::shared_ptr<const Prepared> prepared(ConvOp op, const ConvArrays& arrays, co
 }
 
 }  // namespace
-
-bool every_result_sees_src(const Shape& src, const Shape& weights, const Conv2dOptions& options) {
-  const auto axes = axes_of(src, weights, options);
-  return std::all_of(axes.begin(), axes.end(), [](const Axis& a) {
-    return each_has_one(a.results, a.taps, [&](int64_t result, int64_t tap) { return a.meet(result, tap); });
-  });
-}
 
 const char* conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
   const auto p = prepared(op, arrays, options);

@@ -3,7 +3,6 @@
 
 namespace stairgrad::kernels::onednn {
 
-bool every_result_sees_src(const Shape&, const Shape&, const Conv2dOptions&) { return false; }
 const char* conv2d(ConvOp, ConvArrays, const Conv2dOptions&) { return nullptr; }
 std::unique_ptr<IntegerPrimitive> integer_primitive(const IntegerConvSpec&, DType) { return nullptr; }
 bool products_are_exact() { return false; }

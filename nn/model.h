@@ -22,8 +22,8 @@ class Model : public Layer {
   const std::vector<Block>& blocks() const { return blocks_; }
   /// Index of the head: forward(x, 0, head()) is the last feature map.
   size_t head() const { return blocks_.size() - 1; }
-  /// Gives the model a further child, whose parameters, state and mode go with its own from now on: how quantizers
-  /// join. Replaces an earlier child of that name.
+  /// Gives the model a further child, whose parameters, state and mode go with its own from now on: how
+  /// quantizers join. Replaces an earlier child of that name.
   void attach(const std::string& name, std::shared_ptr<Module> child);
   void detach(const std::string& name) { remove_module(name); }
 

@@ -100,7 +100,8 @@ class Lowering {
       result = padded(t, *pad);
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
       const int src = stored(input_of(t));
-      result = add_value(t.node()->scope + ".max_pool", image_of(t.shape()), value(src).grid, value(src).bits);
+      result =
+          add_value(t.node()->scope + ".max_pool", image_of(t.shape()), value(src).grid, value(src).bits);
       model_.layers.push_back(integer::MaxPool{src, result, pool->options});
     } else {
       refuse(t, "it is read as codes, but no quantizer put it on a grid; give it a site (skip u8 or shared)");
@@ -183,7 +184,8 @@ class Lowering {
                         op.ranges[2].start == 0 && op.ranges[1].stop == shape[1] &&
                         op.ranges[2].stop == shape[2];
     if (!images) refuse(t, "only slices of every k-th row and column of images can be lowered");
-    const int dst = add_value(t.node()->scope + ".subsample", image_of(t.shape()), value(src).grid, value(src).bits);
+    const int dst =
+        add_value(t.node()->scope + ".subsample", image_of(t.shape()), value(src).grid, value(src).bits);
     model_.layers.push_back(integer::Subsample{src, dst, {op.ranges[1].step, op.ranges[2].step}, 0, 0});
     return dst;
   }
@@ -193,7 +195,8 @@ class Lowering {
     for (size_t axis = 0; axis + 1 < op.before.size(); ++axis)
       if (op.before[axis] != 0 || op.after[axis] != 0) refuse(t, "only channels can be padded");
     if (op.value != 0) refuse(t, "only zeros can be padded");
-    const int dst = add_value(t.node()->scope + ".pad", image_of(t.shape()), value(src).grid, value(src).bits);
+    const int dst =
+        add_value(t.node()->scope + ".pad", image_of(t.shape()), value(src).grid, value(src).bits);
     model_.layers.push_back(integer::Subsample{src, dst, {1, 1}, op.before.back(), op.after.back()});
     return dst;
   }
@@ -243,8 +246,7 @@ class Lowering {
     if (const auto* op = as<BatchNormOp>(t)) {
       if (op->training) refuse(t, "batch norm is in training mode; call eval() before tracing");
       Chain chain = parse(input_of(t));
-      if (chain.skip || chain.limited())
-        refuse(t, "batch norm follows an activation or a residual add");
+      if (chain.skip || chain.limited()) refuse(t, "batch norm follows an activation or a residual add");
       apply_batch_norm(chain, t);
       if (op->has_skip) chain.skip = input_of(t, 5);
       if (op->relu) limit(chain, 0, HUGE_VAL);

@@ -7,8 +7,8 @@
 namespace stairgrad::quant {
 namespace {
 
-// The layers whose input is a stored tensor as it is, and which one. Found by running the model once: such an input
-// shares memory with what passed a tensor tap.
+// The layers whose input is a stored tensor as it is, and which one. Found by running the model once: such an
+// input shares memory with what passed a tensor tap.
 std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
   std::map<std::string, Array> passed;
   std::map<std::string, std::string> readers;
@@ -43,11 +43,12 @@ std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
   std::map<std::string, std::string> on_grid;
   if (policy.skip == Skip::shared) on_grid = readers_of_tensors(model);
   for (const auto& [layer, tensor] : on_grid)
-    check(policy.layers.at(layer).a_bits == policy.tensors.at(tensor).bits, "[policy] layer '", layer, "' has a_bits ",
-          policy.layers.at(layer).a_bits, " but reads the tensor '", tensor, "' of ", policy.tensors.at(tensor).bits,
-          " bits; with skip shared they must be equal");
+    check(policy.layers.at(layer).a_bits == policy.tensors.at(tensor).bits, "[policy] layer '", layer,
+          "' has a_bits ", policy.layers.at(layer).a_bits, " but reads the tensor '", tensor, "' of ",
+          policy.tensors.at(tensor).bits, " bits; with skip shared they must be equal");
   std::map<std::string, int64_t> channels;
-  for (const nn::NamedTensor& p : model.parameters()) channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
+  for (const nn::NamedTensor& p : model.parameters())
+    channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
 
   const std::shared_ptr<Sites> sites(new Sites(policy));
   for (const nn::NamedTap& t : model.taps()) {

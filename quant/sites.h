@@ -7,9 +7,9 @@
 
 namespace stairgrad::quant {
 
-/// The quantizers of a model, one for each tap that the policy names. They are a child of the model ("sites"), named
-/// like the taps ("sites.layer1.0.conv1.weight.alpha"), so their parameters are learned, their state is saved and
-/// their mode changes with the model's.
+/// The quantizers of a model, one for each tap that the policy names. They are a child of the model
+/// ("sites"), named like the taps ("sites.layer1.0.conv1.weight.alpha"), so their parameters are learned,
+/// their state is saved and their mode changes with the model's.
 class Sites : public nn::Module {
  public:
   const Policy& policy() const { return policy_; }
@@ -27,14 +27,15 @@ class Sites : public nn::Module {
  private:
   friend std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
   explicit Sites(const Policy& policy) : policy_(policy) {}
-  void add(const std::string& name, nn::Tap& tap, const std::string& quantizer, const QuantizerOptions& options,
-           int64_t channels);
+  void add(const std::string& name, nn::Tap& tap, const std::string& quantizer,
+           const QuantizerOptions& options, int64_t channels);
 
   Policy policy_;
   std::vector<Site> sites_;
 };
 
-/// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not fit.
+/// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not
+/// fit.
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
 /// Takes them out again.
 void detach_sites(nn::Model& model);

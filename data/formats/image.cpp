@@ -152,6 +152,11 @@ void check_jpeg(ByteView bytes, const std::string& path) {
     int marker = 0xff;
     while (marker == 0xff) marker = reader.u8("a JPEG marker");  // any number of FF may precede it
     if (marker == end_of_image) return;
+    // Frames are C0 .. CF but for C4 (Huffman tables), C8 and CC (arithmetic conditioning); above C2 they are
+    // lossless, hierarchical or arithmetic-coded.
+    if (marker > 0xc2 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc)
+      reader.fail(
+          "this kind of JPEG cannot be read; only baseline and progressive Huffman-coded ones are supported");
     const uint16_t length = reader.u16_be("the length of a JPEG segment");
     if (length < 2) reader.fail("got a JPEG segment of ", length, " bytes, expected at least 2");
     tables.read_segment(marker, reader.take(length - 2u, "a JPEG segment"), reader);

@@ -46,15 +46,17 @@ class SiteRecorder {
 };
 
 int64_t differing(const Array& a, const Array& b) {
+  const uint8_t *x = a.data<uint8_t>(), *y = b.data<uint8_t>();
   int64_t count = 0;
-  for (int64_t i = 0; i < a.size(); ++i) count += a.data<uint8_t>()[i] != b.data<uint8_t>()[i];
+  for (int64_t i = 0; i < a.size(); ++i) count += x[i] != y[i];
   return count;
 }
 
 int64_t differing(const Array& codes, float zero_point, const Array& integers) {
+  const uint8_t* code = codes.data<uint8_t>();
+  const float* integer = integers.data<float>();
   int64_t count = 0;
-  for (int64_t i = 0; i < codes.size(); ++i)
-    count += static_cast<float>(codes.data<uint8_t>()[i]) - zero_point != integers.data<float>()[i];
+  for (int64_t i = 0; i < codes.size(); ++i) count += static_cast<float>(code[i]) - zero_point != integer[i];
   return count;
 }
 

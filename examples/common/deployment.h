@@ -12,18 +12,19 @@ namespace stairgrad::examples {
 /// The integer run of a data set beside the quantized evaluation and beside plain f32 fake quantization.
 struct Agreement {
   int64_t images = 0;
-  int64_t correct = 0;              ///< top-1 of the integer run
-  int64_t top1 = 0;                 ///< images on which it agrees with the quantized evaluation
-  int64_t codes = 0, mismatched = 0;  ///< codes of all values, and those that differ from the quantized evaluation
-  int64_t fake_top1 = 0;            ///< images on which it agrees with fake quantization
+  int64_t correct = 0;  ///< top-1 of the integer run
+  int64_t top1 = 0;     ///< images on which it agrees with the quantized evaluation
+  int64_t codes = 0,
+          mismatched = 0;  ///< codes of all values, and those that differ from the quantized evaluation
+  int64_t fake_top1 = 0;   ///< images on which it agrees with fake quantization
   int64_t fake_codes = 0, fake_mismatched = 0;  ///< codes of sites, cumulative over the layers
 
   double accuracy() const;    ///< percent
   double fake_share() const;  ///< percent of differing codes
 };
 
-/// Runs `dataset` three times: `lowered` on the integer runtime; `lowered` on exact float convolutions (the quantized
-/// evaluation); and `model`, whose sites `lowered` was made from, in plain floats.
+/// Runs `dataset` three times: `lowered` on the integer runtime; `lowered` on exact float convolutions (the
+/// quantized evaluation); and `model`, whose sites `lowered` was made from, in plain floats.
 Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
                   const data::Transform& transform);
 

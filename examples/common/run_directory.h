@@ -14,8 +14,8 @@ namespace stairgrad::examples {
 class RunDirectory {
  public:
   /// Creates the folder and proves that it can be written to, before any work is done. A run that does not
-  /// `resume` starts with no metrics, checkpoints, result and report. Throws unavailable_error when the folder cannot be
-  /// made or written.
+  /// `resume` starts with no metrics, checkpoints, result and report. Throws unavailable_error when the
+  /// folder cannot be made or written.
   RunDirectory(std::string path, bool resume);
 
   const std::string& path() const { return path_; }

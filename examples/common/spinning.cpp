@@ -19,7 +19,8 @@ void limit_spinning() {
   for (std::string& word : words) arguments.push_back(word.data());
   arguments.push_back(nullptr);
   ::setenv("GOMP_SPINCOUNT", "2000", 1);
-  ::execv("/proc/self/exe", arguments.data());  // returns only if it failed: then the program goes on as it is
+  ::execv("/proc/self/exe",
+          arguments.data());  // returns only if it failed: then the program goes on as it is
 }
 
 }  // namespace stairgrad::examples

@@ -27,10 +27,10 @@ void check_values(const Model& model) {
   int64_t elements = 0;
   for (size_t i = 0; i < model.values.size(); ++i) {
     const Value& v = model.values[i];
-    check(v.shape.rank() == 3 && v.shape.size() > 0, "[integer model] value ", v.name, ": got the shape ", v.shape,
-          ", expected (h,w,c) without zeros");
-    check((elements += v.shape.size()) <= max_elements, "[integer model] the values of one image have more than ",
-          max_elements, " elements");
+    check(v.shape.rank() == 3 && v.shape.size() > 0, "[integer model] value ", v.name, ": got the shape ",
+          v.shape, ", expected (h,w,c) without zeros");
+    check((elements += v.shape.size()) <= max_elements,
+          "[integer model] the values of one image have more than ", max_elements, " elements");
     const bool end = static_cast<int>(i) == model.input || static_cast<int>(i) == model.output;
     check(v.codes != end, "[integer model] value ", v.name,
           ": the images and the logits must be floats, all others codes");
@@ -39,8 +39,8 @@ void check_values(const Model& model) {
     check(v.bits >= 1 && v.bits <= 8 && std::isfinite(g.scale) && g.scale > 0 && g.lo == 0 && g.hi > 0 &&
               g.hi < 1 << v.bits && g.zero_point >= 0 && g.zero_point <= 255 &&
               g.zero_point == std::nearbyint(g.zero_point),
-          "[integer model] value ", v.name, ": got scale ", g.scale, ", zero point ", g.zero_point, ", codes ", g.lo,
-          " .. ", g.hi, ", expected a positive scale and codes of ", v.bits, " bits");
+          "[integer model] value ", v.name, ": got scale ", g.scale, ", zero point ", g.zero_point,
+          ", codes ", g.lo, " .. ", g.hi, ", expected a positive scale and codes of ", v.bits, " bits");
   }
 }
 
@@ -50,7 +50,8 @@ void check_convolution(const Model& model, const Convolution& c) {
   check(c.weights.has_value() && c.weights.dtype() == DType::s8 && c.weights.rank() == 4,
         "[integer model] layer ", c.name, ": weights must be (oc,kh,kw,ic) codes of type s8");
   for (int side = 0; side < 4; ++side) {
-    const int64_t reach = (c.weights.dim(1 + side / 2) - 1) * c.options.dilation[static_cast<size_t>(side / 2)];
+    const int64_t reach =
+        (c.weights.dim(1 + side / 2) - 1) * c.options.dilation[static_cast<size_t>(side / 2)];
     const int64_t padding = c.options.padding[static_cast<size_t>(side)];
     check(padding <= reach, "[integer model] layer ", c.name, ": got a padding of ", padding,
           ", more than the kernel reaches");
@@ -67,8 +68,8 @@ void check_convolution(const Model& model, const Convolution& c) {
     check(std::isfinite(c.m.data<float>()[i]) && std::isfinite(c.b.data<float>()[i]),
           "[integer model] layer ", c.name, ", channel ", i,
           ": got a multiplier or offset that is not finite");
-  check(0 <= c.lo && c.lo <= c.hi && c.hi <= (dst.codes ? dst.grid.hi : 255), "[integer model] layer ", c.name, ": got the code range ",
-        c.lo, " .. ", c.hi);
+  check(0 <= c.lo && c.lo <= c.hi && c.hi <= (dst.codes ? dst.grid.hi : 255), "[integer model] layer ",
+        c.name, ": got the code range ", c.lo, " .. ", c.hi);
   if (c.skip < 0) return;
   const Value& skip = model.values[static_cast<size_t>(c.skip)];
   check(skip.codes && skip.shape == dst.shape && dst.codes && std::isfinite(c.skip_ratio),
@@ -124,7 +125,8 @@ void validate(const Model& model) {
             },
             [&](const Remap& r) {
               const int top = *std::max_element(r.table.begin(), r.table.end());
-              check(at(r.src).codes && at(r.dst).codes && at(r.src).shape == at(r.dst).shape && top <= at(r.dst).grid.hi,
+              check(at(r.src).codes && at(r.dst).codes && at(r.src).shape == at(r.dst).shape &&
+                        top <= at(r.dst).grid.hi,
                     "[integer model] the remapping of ", at(r.src).name, " does not fit ", at(r.dst).name);
             },
             [&](const AveragePool& p) {

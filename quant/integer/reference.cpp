@@ -66,20 +66,23 @@ Array convolution(const Model& model, const Convolution& layer, const Arrays& va
     return result;
   }
   const Array sums = exact_sums(layer, codes, src.grid);
-  const float *acc = sums.data<float>(), *b = layer.b.data<float>(), *m = layer.m.data<float>();
-  const int64_t channels = layer.m.size();
+  const float *b = layer.b.data<float>(), *m = layer.m.data<float>();
+  const int64_t channels = layer.m.size(), pixels = sums.size() / channels;
   Array result(sums.shape(), dst.codes ? DType::u8 : DType::f32);
   const uint8_t* skip = layer.skip >= 0 ? values[static_cast<size_t>(layer.skip)].data<uint8_t>() : nullptr;
-  parallel_for(sums.size(), 1 << 14, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t c = i % channels;
-      float t = grid::affine(static_cast<int32_t>(acc[i]), b[c], m[c]);
-      if (!dst.codes) {
-        result.data<float>()[i] = t;
-        continue;
+  uint8_t* out = dst.codes ? result.data<uint8_t>() : nullptr;
+  float* logits = dst.codes ? nullptr : result.data<float>();
+  parallel_for(pixels, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const float* acc = sums.data<float>() + p * channels;
+      for (int64_t c = 0; c < channels; ++c) {
+        float t = grid::affine(static_cast<int32_t>(acc[c]), b[c], m[c]);
+        if (skip) t = grid::add_skip(t, skip[p * channels + c], layer.skip_ratio);
+        if (out)
+          out[p * channels + c] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
+        else
+          logits[p * channels + c] = t;
       }
-      if (skip) t = grid::add_skip(t, skip[i], layer.skip_ratio);
-      result.data<uint8_t>()[i] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
     }
   });
   return result;
@@ -127,7 +130,11 @@ Arrays evaluate(const Model& model, const Array& images) {
     if (const auto* s = std::get_if<Subsample>(&layer)) dst = subsample(*s, src, grid);
     if (const auto* r = std::get_if<Remap>(&layer)) {
       dst = Array(src.shape(), DType::u8);
-      for (int64_t i = 0; i < src.size(); ++i) dst.data<uint8_t>()[i] = r->table[src.data<uint8_t>()[i]];
+      const uint8_t* from = src.data<uint8_t>();
+      uint8_t* to = dst.data<uint8_t>();
+      parallel_for(src.size(), 1 << 16, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] = r->table[from[i]];
+      });
     }
   }
   return values;

@@ -1,5 +1,5 @@
-// A deployed program: reads an integer model and runs it. It is linked with the integer runtime alone, so a symbol of
-// autograd in there would fail the build.
+// A deployed program: reads an integer model and runs it. It is linked with the integer runtime alone, so a
+// symbol of autograd in there would fail the build.
 #include "../../quant/integer/model_file.h"
 #include "../../quant/integer/session.h"
 

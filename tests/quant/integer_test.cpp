@@ -1,10 +1,10 @@
 // Lowering, the integer runtime, its oracle and its file.
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <atomic>
 #include <fstream>
 #include <thread>
 
@@ -29,7 +29,8 @@ Array images_of(const Shape& shape, uint64_t stream = 1) { return random_normal(
 
 // A network as after a training: batch norm with statistics and scales of its own, some channels dead.
 std::unique_ptr<nn::Model> network(const std::string& name, int64_t size = 12, int64_t channels = 3) {
-  auto model = nn::make_model(name, {.in_channels = channels, .image_size = size, .classes = 10, .width = 0.5});
+  auto model =
+      nn::make_model(name, {.in_channels = channels, .image_size = size, .classes = 10, .width = 0.5});
   nn::initialise(*model, 3);
   uint64_t stream = 0;
   for (auto& [key, array] : model->state()) {
@@ -40,8 +41,10 @@ std::unique_ptr<nn::Model> network(const std::string& name, int64_t size = 12, i
       const double u = rng.uniform(static_cast<uint64_t>(i));
       if (key.ends_with("running_mean")) v = static_cast<float>(u - 0.5);
       if (key.ends_with("running_var")) v = static_cast<float>(0.5 + u);
-      const bool batch_norm = key.find("bn") != std::string::npos || key.find("downsample.1") != std::string::npos;
-      if (batch_norm && key.ends_with(".weight")) v = static_cast<float>(i % 7 == 3 ? 0 : (i % 5 == 2 ? -1 : 1) * (0.5 + u));
+      const bool batch_norm =
+          key.find("bn") != std::string::npos || key.find("downsample.1") != std::string::npos;
+      if (batch_norm && key.ends_with(".weight"))
+        v = static_cast<float>(i % 7 == 3 ? 0 : (i % 5 == 2 ? -1 : 1) * (0.5 + u));
       if (batch_norm && key.ends_with(".bias")) v = static_cast<float>(0.6 * (u - 0.4));
     }
   }
@@ -67,7 +70,8 @@ Deployed quantized(const Case& c, int64_t size = 12) {
   attach_sites(*q.model,
                uniform_policy(*q.model, {c.w_bits, c.a_bits, c.quantizer, c.granularity}, c.skip, c.ends));
   calibrate(*q.model, images_of(q.model->input_shape(16)));
-  q.lowered = lower(trace([&](const Tensors& in) { return (*q.model)(in[0]); }, {Array::zeros(q.model->input_shape())}));
+  q.lowered = lower(
+      trace([&](const Tensors& in) { return (*q.model)(in[0]); }, {Array::zeros(q.model->input_shape())}));
   return q;
 }
 
@@ -76,16 +80,22 @@ bool same_bytes(const Array& a, const Array& b) {
 }
 
 const std::vector<Case> cases = {
-    {"resnet8", "dsq", 4, 4, Skip::u8, Ends::eight},     {"resnet8", "dsq", 2, 3, Skip::shared, Ends::same},
-    {"resnet8b", "dsq", 8, 8, Skip::u8, Ends::same},     {"resnet8b", "lsq", 4, 4, Skip::shared, Ends::eight},
-    {"resnet14", "lsq", 3, 2, Skip::u8, Ends::eight},    {"resnet8", "ste", 5, 6, Skip::u8, Ends::same},
-    {"resnet8", "lsq", 1, 1, Skip::u8, Ends::eight},     {"resnet8", "dsq", 4, 8, Skip::u8, Ends::eight, "channel"},
-    {"resnet20", "dsq", 7, 7, Skip::shared, Ends::same}, {"resnet8", "dsq", 1, 2, Skip::u8, Ends::same},
+    {"resnet8", "dsq", 4, 4, Skip::u8, Ends::eight},
+    {"resnet8", "dsq", 2, 3, Skip::shared, Ends::same},
+    {"resnet8b", "dsq", 8, 8, Skip::u8, Ends::same},
+    {"resnet8b", "lsq", 4, 4, Skip::shared, Ends::eight},
+    {"resnet14", "lsq", 3, 2, Skip::u8, Ends::eight},
+    {"resnet8", "ste", 5, 6, Skip::u8, Ends::same},
+    {"resnet8", "lsq", 1, 1, Skip::u8, Ends::eight},
+    {"resnet8", "dsq", 4, 8, Skip::u8, Ends::eight, "channel"},
+    {"resnet20", "dsq", 7, 7, Skip::shared, Ends::same},
+    {"resnet8", "dsq", 1, 2, Skip::u8, Ends::same},
 };
 
 }  // namespace
 
-TEST_CASE("every code of the integer run equals the quantized evaluation, at any batch size and thread count") {
+TEST_CASE(
+    "every code of the integer run equals the quantized evaluation, at any batch size and thread count") {
   for (const Case& c : cases) {
     CAPTURE(c.model);
     CAPTURE(c.quantizer);
@@ -112,7 +122,9 @@ TEST_CASE("every code of the integer run equals the quantized evaluation, at any
   }
 }
 
-TEST_CASE("the integer run is what fake quantization in floats says, but for roundings at the border of two codes") {
+TEST_CASE(
+    "the integer run is what fake quantization in floats says, but for roundings at the border of two "
+    "codes") {
   for (const Case& c : cases) {
     CAPTURE(c.model);
     CAPTURE(c.quantizer);
@@ -155,7 +167,8 @@ TEST_CASE("graphs of a user's own ops are lowered: bias, clamps, max pool, resid
   const Tensor k1 = Tensor::leaf(random_normal({6, 3, 3, 2}, Philox(1, 1), 0.3));
   const Tensor k2 = Tensor::leaf(random_normal({6, 3, 3, 6}, Philox(1, 2), 0.2));
   const Tensor fc = Tensor::leaf(random_normal({5, 6 * 3 * 3}, Philox(1, 3), 0.2));
-  const Tensor bias = Tensor::leaf(random_normal({6}, Philox(1, 4), 0.2)), fc_bias = Tensor::leaf(random_normal({5}, Philox(1, 5)));
+  const Tensor bias = Tensor::leaf(random_normal({6}, Philox(1, 4), 0.2)),
+               fc_bias = Tensor::leaf(random_normal({5}, Philox(1, 5)));
   const auto w8b = make_quantizer("lsq", {.bits = 8, .weight = true});
   const auto run = [&](const Tensors& in) {
     Tensor x = (*a[0])(in[0]).value;
@@ -173,7 +186,8 @@ TEST_CASE("graphs of a user's own ops are lowered: bias, clamps, max pool, resid
     run({images});
     expected = run({images});
   }
-  const std::string path = (std::filesystem::temp_directory_path() / "stairgrad_integer_ops.safetensors").string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "stairgrad_integer_ops.safetensors").string();
   integer::save(lower(trace(run, {Array::zeros({1, 6, 6, 2})})), path);
   const integer::Model lowered = integer::load(path);
   std::filesystem::remove(path);
@@ -186,8 +200,10 @@ TEST_CASE("graphs of a user's own ops are lowered: bias, clamps, max pool, resid
 }
 
 TEST_CASE("a flattened map may be quantized again before the fully connected layer") {
-  const auto wq = make_quantizer("lsq", {.bits = 8, .weight = true}), fq = make_quantizer("lsq", {.bits = 8, .weight = true});
-  const auto a = make_quantizer("lsq", {.bits = 8}), b = make_quantizer("lsq", {.bits = 6}), c = make_quantizer("lsq", {.bits = 3});
+  const auto wq = make_quantizer("lsq", {.bits = 8, .weight = true}),
+             fq = make_quantizer("lsq", {.bits = 8, .weight = true});
+  const auto a = make_quantizer("lsq", {.bits = 8}), b = make_quantizer("lsq", {.bits = 6}),
+             c = make_quantizer("lsq", {.bits = 3});
   const Tensor k = Tensor::leaf(random_normal({4, 3, 3, 2}, Philox(2, 1), 0.3));
   const Tensor fc = Tensor::leaf(random_normal({5, 4 * 4 * 4}, Philox(2, 2), 0.2));
   for (const bool stored : {false, true}) {
@@ -204,14 +220,16 @@ TEST_CASE("a flattened map may be quantized again before the fully connected lay
     const integer::Model lowered = lower(trace(run, {Array::zeros({1, 4, 4, 2})}));
     integer::Session session(lowered, 3);
     const Array& logits = session.run(images);
-    CHECK(same_bytes(logits, integer::evaluate(lowered, images)[static_cast<size_t>(lowered.output)].reshape({3, 5})));
+    CHECK(same_bytes(
+        logits, integer::evaluate(lowered, images)[static_cast<size_t>(lowered.output)].reshape({3, 5})));
     for (int64_t i = 0; i < logits.size(); ++i)
       CHECK(logits.data<float>()[i] == doctest::Approx(expected.value().data<float>()[i]).epsilon(1e-3));
   }
 }
 
 TEST_CASE("each layer, fed the codes of the integer run, gives the codes of the float graph but for ties") {
-  // What lower() folds (batch norm, bias, scales, zero points) is checked here one layer at a time, in double.
+  // What lower() folds (batch norm, bias, scales, zero points) is checked here one layer at a time, in
+  // double.
   for (const Case& c : cases) {
     CAPTURE(c.model);
     CAPTURE(c.quantizer);
@@ -223,10 +241,12 @@ TEST_CASE("each layer, fed the codes of the integer run, gives the codes of the 
       const auto* conv = std::get_if<integer::Convolution>(&layer);
       if (!conv || !conv->name.ends_with("conv1")) continue;
       const std::string bn = conv->name.substr(0, conv->name.size() - 5) + "bn1.";
-      const integer::Value &src = q.lowered.values[static_cast<size_t>(conv->src)], &dst = q.lowered.values[static_cast<size_t>(conv->dst)];
+      const integer::Value &src = q.lowered.values[static_cast<size_t>(conv->src)],
+                           &dst = q.lowered.values[static_cast<size_t>(conv->dst)];
       const auto decode = [](const Array& codes, const Grid& g) {
         Array x = cast(codes, DType::f64);
-        for (int64_t i = 0; i < x.size(); ++i) x.data<double>()[i] = (x.data<double>()[i] - g.zero_point) * g.scale;
+        for (int64_t i = 0; i < x.size(); ++i)
+          x.data<double>()[i] = (x.data<double>()[i] - g.zero_point) * g.scale;
         return x;
       };
       const Quantizer* weights = nullptr;
@@ -238,8 +258,12 @@ TEST_CASE("each layer, fed the codes of the integer run, gives the codes of the 
       const Array y = kernels::conv2d(x, w, conv->options), &codes = values[static_cast<size_t>(conv->dst)];
       for (int64_t i = 0; i < y.size(); ++i) {
         const int64_t k = i % y.dim(3);
-        const auto at = [&](const char* name) { return static_cast<double>(state.at(bn + name).data<float>()[k]); };
-        const double normal = (y.data<double>()[i] - at("running_mean")) / std::sqrt(at("running_var") + 1e-5) * at("weight") + at("bias");
+        const auto at = [&](const char* name) {
+          return static_cast<double>(state.at(bn + name).data<float>()[k]);
+        };
+        const double normal =
+            (y.data<double>()[i] - at("running_mean")) / std::sqrt(at("running_var") + 1e-5) * at("weight") +
+            at("bias");
         const double t = std::max(0.0, normal) / dst.grid.scale + dst.grid.zero_point;
         const double nearest = std::nearbyint(std::min(t, static_cast<double>(dst.grid.hi)));
         const bool tie = std::abs(std::abs(t - std::floor(t)) - 0.5) < 1e-4;
@@ -263,10 +287,14 @@ TEST_CASE("limits after limits, and batch norm after them, are not folded wrongl
       return conv2d((*b)(tail(x)).value, (*w)(k).value);
     };
     run({images_of({2, 2, 2, 2})});
-    CHECK_THROWS_WITH_AS(lower(trace(run, {images_of({1, 2, 2, 2})})), doctest::Contains(words), argument_error);
+    CHECK_THROWS_WITH_AS(lower(trace(run, {images_of({1, 2, 2, 2})})), doctest::Contains(words),
+                         argument_error);
   };
-  refuses([&](const Tensor& x) { return batch_norm_eval(clamp(x, -HUGE_VAL, 1), ones, zeros, zeros.detach(), ones.detach()); },
-          "batch norm follows an activation");
+  refuses(
+      [&](const Tensor& x) {
+        return batch_norm_eval(clamp(x, -HUGE_VAL, 1), ones, zeros, zeros.detach(), ones.detach());
+      },
+      "batch norm follows an activation");
   refuses([&](const Tensor& x) { return clamp(clamp(x, -HUGE_VAL, -1), 0, 2); }, "exclude each other");
 }
 
@@ -285,13 +313,14 @@ TEST_CASE("what has no integer form is refused by name") {
 
   Deployed q = quantized(cases[0]);
   q.model->train();
-  CHECK_THROWS_WITH_AS(
-      lower(trace([&](const Tensors& in) { return (*q.model)(in[0]); }, {Array::zeros(q.model->input_shape())})),
-      doctest::Contains("training mode"), argument_error);
+  CHECK_THROWS_WITH_AS(lower(trace([&](const Tensors& in) { return (*q.model)(in[0]); },
+                                   {Array::zeros(q.model->input_shape())})),
+                       doctest::Contains("training mode"), argument_error);
 }
 
 TEST_CASE("a file holds the model: same codes after a round trip, weights at their true width") {
-  const std::string path = (std::filesystem::temp_directory_path() / "stairgrad_integer_test.safetensors").string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "stairgrad_integer_test.safetensors").string();
   for (const Case& c : cases) {
     const Deployed q = quantized(c);
     integer::save(q.lowered, path);
@@ -315,11 +344,13 @@ TEST_CASE("a file holds the model: same codes after a round trip, weights at the
 }
 
 TEST_CASE("damaged files end in format_error: truncated anywhere, or with any byte changed") {
-  const std::string path = (std::filesystem::temp_directory_path() / "stairgrad_integer_damaged.safetensors").string();
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "stairgrad_integer_damaged.safetensors").string();
   integer::save(quantized({"resnet8", "dsq", 2, 2, Skip::u8, Ends::same}, 8).lowered, path);
   const data::Bytes whole = data::read_file(path);
   const auto attempt = [&](const data::Bytes& bytes) {
-    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
     try {
       integer::Session session(integer::load(path), 1);
       session.run(images_of({1, 8, 8, 3}));
@@ -396,6 +427,7 @@ TEST_CASE("a session refuses images of another shape or batch size") {
   const integer::Model lowered = quantized(cases[0]).lowered;
   CHECK_THROWS_WITH_AS(integer::Session(lowered, 0), doctest::Contains("at least 1"), argument_error);
   integer::Session session(lowered, 2);
-  CHECK_THROWS_WITH_AS(session.run(images_of({1, 12, 12, 3})), doctest::Contains("expected f32(2,12,12,3)"), argument_error);
+  CHECK_THROWS_WITH_AS(session.run(images_of({1, 12, 12, 3})), doctest::Contains("expected f32(2,12,12,3)"),
+                       argument_error);
   CHECK_THROWS_WITH_AS(session.value(0), doctest::Contains("keep_values"), argument_error);
 }

@@ -42,7 +42,8 @@ TEST_CASE("the ends of a uniform policy are what --ends says") {
   CHECK(uniform_policy(*model, {4, 4}).layers.at("layer1.0.conv1").w_bits == 4);
   CHECK(uniform_policy(*model, {4, 3}, Skip::shared).tensors.at("stem").bits == 3);
   for (const int bits : {-1, 0, 9, 33})
-    CHECK_THROWS_WITH_AS(uniform_policy(*model, {bits, 4}), doctest::Contains("expected 1 .. 8"), argument_error);
+    CHECK_THROWS_WITH_AS(uniform_policy(*model, {bits, 4}), doctest::Contains("expected 1 .. 8"),
+                         argument_error);
 }
 
 TEST_CASE("a text that is no policy is refused with the reason") {
@@ -70,10 +71,12 @@ TEST_CASE("a policy must name the layers of the model, no more and no fewer") {
   const auto model = resnet();
   Policy policy = uniform_policy(*model, {4, 4});
   policy.layers["layer1.0.conv3"] = {};
-  CHECK_THROWS_WITH_AS(check_policy(policy, *model), doctest::Contains("did you mean 'layer1.0.conv"), argument_error);
+  CHECK_THROWS_WITH_AS(check_policy(policy, *model), doctest::Contains("did you mean 'layer1.0.conv"),
+                       argument_error);
   policy = uniform_policy(*model, {4, 4});
   policy.layers.erase("conv1");
-  CHECK_THROWS_WITH_AS(attach_sites(*model, policy), doctest::Contains("layer 'conv1' is missing"), argument_error);
+  CHECK_THROWS_WITH_AS(attach_sites(*model, policy), doctest::Contains("layer 'conv1' is missing"),
+                       argument_error);
 }
 
 TEST_CASE("sites fill the taps, are initialised by one batch, and leave without a trace") {
@@ -128,7 +131,8 @@ TEST_CASE("with a shared skip a layer that reads a stored tensor has no input si
   CHECK(inputs == std::vector<std::string>{"conv1.input", "layer1.0.conv2.input", "layer2.0.conv2.input",
                                            "layer3.0.conv2.input", "linear.input"});
   policy.layers["layer2.0.conv1"].a_bits = 3;
-  CHECK_THROWS_WITH_AS(attach_sites(*model, policy), doctest::Contains("'layer2.0.conv1' has a_bits 3 but reads"), argument_error);
+  CHECK_THROWS_WITH_AS(attach_sites(*model, policy),
+                       doctest::Contains("'layer2.0.conv1' has a_bits 3 but reads"), argument_error);
 }
 
 TEST_CASE("cost is counted on the trace: ResNet-20 has 40,551,040 multiply-accumulates") {
@@ -136,7 +140,8 @@ TEST_CASE("cost is counted on the trace: ResNet-20 has 40,551,040 multiply-accum
   nn::initialise(*model, 1);
   model->eval();
   const auto cost = [&] {
-    return count_cost(trace([&](const Tensors& in) { return (*model)(in[0]); }, {Array::zeros(model->input_shape(2))}));
+    return count_cost(
+        trace([&](const Tensors& in) { return (*model)(in[0]); }, {Array::zeros(model->input_shape(2))}));
   };
   CHECK(total_macs(cost()) == 40551040);
   CHECK(total_bops(cost()) == 40551040ll * 1024);
