@@ -11,7 +11,7 @@ needed=(g++ meson ninja-build pkg-config                                  # comp
 optional=(dataset-fashion-mnist)                                          # the images of the quickstart
 for argument in "$@"; do
   case $argument in
-    --tests) needed+=(cmake) ;;
+    --tests) needed+=(cmake make) ;;
     -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: install.sh: unknown option $argument, expected --tests or nothing" >&2; exit 1 ;;
   esac
