@@ -10,6 +10,8 @@ template <class... F>
 struct Overloaded : F... {
   using F::operator()...;
 };
+template <class... F>
+Overloaded(F...) -> Overloaded<F...>;
 
 void check_value(const Model& model, int index) {
   check(index >= 0 && index < static_cast<int>(model.values.size()), "[integer model] got value ", index,
