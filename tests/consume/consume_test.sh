@@ -30,7 +30,7 @@ include=$(find "$work/installed" -path '*/stairgrad/stairgrad.h' -printf '%h\n')
 
 verify pkgconfig 'make -s && ./embed'
 if command -v cmake >/dev/null; then
-  verify cmake "cmake -B build -DCMAKE_PREFIX_PATH='${PKG_CONFIG_PATH%/lib/*}' && cmake --build build && build/embed"
+  verify cmake "cmake -B build -Dstairgrad_DIR='${PKG_CONFIG_PATH%/pkgconfig}/cmake/stairgrad' && cmake --build build && build/embed"
 else
   echo "ok examples/embed/cmake"
   echo "SKIPPED: CMake is not installed (third_party/install.sh --tests)"
