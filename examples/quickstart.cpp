@@ -289,7 +289,7 @@ class Quickstart {
       const RunDirectory::Series series = run_.series("epoch", field);
       return Curve{name, series.x, series.y};
     };
-    report.curves("Loss", "epoch", "cross-entropy", {curve("training", "loss"), curve("test", "test_loss")});
+    report.curves("Loss", "epoch", "cross-entropy", {curve("training", "loss"), curve("test", "measured_loss")});
     report.curves("Accuracy", "epoch", "percent", {curve("test", "accuracy")});
     report.section("Bits");
     std::vector<BarRow> bars;

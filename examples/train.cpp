@@ -21,7 +21,13 @@ struct Settings {
   CommonOptions common;
   TaskOptions task;
   TrainingOptions training;
+  bool test_curve = false;
   Value values;
+
+  /// Whose accuracy the curve over the epochs shows.
+  std::string measured() const {
+    return task.validate ? "held-out" : test_curve ? "test" : "training (unchanged pictures)";
+  }
 
   void parse(int argc, char** argv) {
     Options options(
@@ -32,6 +38,8 @@ struct Settings {
     common.add_to(options, "out/train");
     task.add_to(options);
     training.add_to(options);
+    options.add("--test-curve", test_curve,
+                "measure the test set after every epoch; without it, it is used once, after the last");
     options.add("--list-models", list_models, "print the names of the networks and their parameters");
     options.parse(argc, argv);
     if (list_models) {
@@ -48,6 +56,14 @@ struct Settings {
   }
 };
 
+// Evenly spread training pictures: as many as the test set has, at most 5,000.
+data::Dataset some_of(const data::Dataset& dataset, int64_t test_size) {
+  const int64_t count = std::min({dataset.size(), test_size, int64_t{5000}});
+  std::vector<int64_t> indices(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) indices[static_cast<size_t>(i)] = i * dataset.size() / count;
+  return data::subset(dataset, std::move(indices));
+}
+
 void fit(const Settings& s, Task& task, RunDirectory& run) {
   data::Loader loader(task.train, training_transform(s.training, task.normalisation),
                       loader_options(s.training));
@@ -60,7 +76,10 @@ void fit(const Settings& s, Task& task, RunDirectory& run) {
                {"width", text(s.task.width)},
                {"pictures", text(task.train.size())},
                {"init", s.task.init}};
-  job.evaluate = [&] { return evaluate(*task.model, task.test, task.test_transform(), s.training.type()); };
+  const bool use_test = s.task.validate || s.test_curve;
+  const data::Dataset measured = use_test ? task.test : some_of(task.train, task.test.size());
+  job.measured = s.measured();
+  job.evaluate = [&] { return evaluate(*task.model, measured, task.test_transform(), s.training.type()); };
   const Stopwatch watch;
   train(job, s.common.resume);
   run.seconds("training", watch.seconds());
@@ -92,11 +111,11 @@ void write_report(const Settings& s, Task& task, const Evaluated& result, const 
       text(percent(result.accuracy), " of ", count(result.images),
            s.task.validate ? " held-out pictures" : " test pictures", ", activations in ", s.training.dtype));
   if (const auto loss = run.series("epoch", "loss"); !loss.x.empty()) {
-    const auto accuracy = run.series("epoch", "accuracy"), test_loss = run.series("epoch", "test_loss");
+    const auto accuracy = run.series("epoch", "accuracy"), measured = run.series("epoch", "measured_loss");
     report.section("Training");
     report.curves("Loss", "epoch", "cross-entropy",
-                  {{"training", loss.x, loss.y}, {"test", test_loss.x, test_loss.y}});
-    report.curves("Accuracy", "epoch", "percent", {{"test", accuracy.x, accuracy.y}});
+                  {{"training", loss.x, loss.y}, {s.measured(), measured.x, measured.y}});
+    report.curves("Accuracy", "epoch", "percent", {{s.measured(), accuracy.x, accuracy.y}});
   }
   report.section("Where it looks");
   report.pictures("Grad-CAM of the top class",

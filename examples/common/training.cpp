@@ -240,21 +240,21 @@ class Loop {
     const double rate = static_cast<double>(job_.loader.images()) / std::max(took, 1e-9);
     std::string line =
         text("epoch ", epoch, "/", job_.first_epoch + job_.options.epochs, ": loss ", fixed(loss, 4));
-    Value accuracy, test_loss;
+    Value accuracy, measured_loss;
     if (job_.evaluate) {
       if (average_) average_->swap();
       const Evaluated found = job_.evaluate();
       if (average_) average_->swap();
       accuracy = found.accuracy;
-      test_loss = found.loss;
-      line += text(", test accuracy ", percent(found.accuracy));
+      measured_loss = found.loss;
+      line += text(", ", job_.measured, " accuracy ", percent(found.accuracy));
     }
     progress.line(line + text(", ", count(std::llround(rate)), " images/s"));
     job_.run.metrics({{"phase", job_.phase},
                       {"epoch", epoch},
                       {"loss", loss},
                       {"accuracy", accuracy},
-                      {"test_loss", test_loss},
+                      {"measured_loss", measured_loss},
                       {"lr", learning_rate(last_step)},
                       {"images_per_second", rate},
                       {"seconds", took}});

@@ -81,6 +81,7 @@ struct TrainingJob {
   std::function<void()> after_step = {};
   /// Called after every epoch, in training mode, with the averaged weights in place if there are any.
   std::function<Evaluated()> evaluate = {};
+  std::string measured = "test";  ///< the pictures that `evaluate` uses
 };
 
 /// Trains to the last epoch. Writes a line of metrics and a checkpoint after each, and a checkpoint when
