@@ -3,8 +3,8 @@
 //
 //     build/examples/quickstart
 //
-// Expect 92.1 % in floats and 92.2 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer run equals
-// the quantized evaluation code for code. About three minutes on two cores.
+// Expect 92.1 % in floats and 92.2 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer
+// run equals the quantized evaluation code for code. About three minutes on two cores.
 #include <cstdio>
 
 #include "../autograd/recorder.h"
@@ -21,7 +21,7 @@
 #include "common/pictures.h"
 #include "common/progress.h"
 #include "common/report.h"
-#include "common/training.h"
+#include "common/task.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
@@ -31,11 +31,11 @@ namespace {
 
 struct Settings {
   CommonOptions common;
-  std::string model = "resnet8", dataset = "fashion-mnist", norm;
+  TaskOptions task{.model = "resnet8", .dataset = "fashion-mnist"};
   std::string quantizer = "dsq", skip = "u8", ends = "8";
   int w_bits = 4, a_bits = 4, epochs = 4, qat_epochs = 2;
   int workers = 1;
-  int64_t batch = 64, limit = 0;
+  int64_t batch = 64;
   double lr = 0.1, qat_lr = 0.02, weight_decay = 5e-4;
 
   Value parse(int argc, char** argv) {
@@ -43,10 +43,7 @@ struct Settings {
         "quickstart", "Trains, quantizes and runs a small network in integers, end to end.",
         {"build/examples/quickstart", "build/examples/quickstart --wbits 2 --abits 2 --out out/w2a2"});
     common.add_to(options, "out/quickstart");
-    options.add("--model", model, "network of the zoo").one_of(nn::model_names());
-    options.add("--dataset", dataset, "data set").one_of(data::dataset_names());
-    options.add("--norm", norm,
-                "normalisation of the images: a preset, or means/deviations; empty is that of the data set");
+    task.add_to(options);
     options.add("--epochs", epochs, "epochs in floats").at_least(1);
     options.add("--qat-epochs", qat_epochs, "epochs with quantizers").at_least(1);
     options.add("--batch", batch, "images in a step").at_least(1);
@@ -61,7 +58,6 @@ struct Settings {
         .one_of({"u8", "shared"});
     options.add("--ends", ends, "bits of the first and last layer").one_of({"8", "same"});
     options.add("--workers", workers, "threads that prepare batches").at_least(1);
-    options.add("--limit", limit, "use so many training and test images only; 0 is all").at_least(0);
     options.parse(argc, argv);
     return options.values();
   }
@@ -85,18 +81,10 @@ class Quickstart {
  public:
   Quickstart(Settings settings, const Value& options)
       : s_(std::move(settings)),
-        train_(data::load_dataset(s_.dataset, s_.common.data, data::Split::train)),
-        test_(data::load_dataset(s_.dataset, s_.common.data, data::Split::test)),
+        task_(load_task(s_.task, s_.common.data, s_.common.seed)),
+        plain_(task_.test_transform()),
         run_(s_.common.out, s_.common.resume) {
     run_.describe("quickstart", options, s_.common.seed);
-    if (s_.limit > 0) {
-      train_ = data::first(train_, s_.limit);
-      test_ = data::first(test_, s_.limit);
-    }
-    plain_.normalisation = data::Normalisation::named(s_.norm.empty() ? s_.dataset : s_.norm);
-    zoo_ = {.in_channels = train_.image_shape[2],
-            .image_size = train_.image_shape[0],
-            .classes = train_.classes()};
   }
 
   void go() {
@@ -115,7 +103,8 @@ class Quickstart {
   // Trains to the last epoch; with sites, the quantized network.
   Evaluated fit(nn::Model& model, quant::Sites* sites) {
     const TrainingOptions options = s_.training(sites != nullptr);
-    data::Loader loader(train_, training_transform(options, plain_.normalisation), loader_options(options));
+    data::Loader loader(task_.train, training_transform(options, task_.normalisation),
+                        loader_options(options));
     nn::SGD optimiser(decayed_groups(model, options.weight_decay), options.momentum, /*nesterov=*/true);
     const std::string phase = sites ? "qat" : "float";
     TrainingJob job{.phase = phase,
@@ -126,38 +115,36 @@ class Quickstart {
                     .run = run_,
                     .first_epoch = sites ? s_.epochs : 0,
                     .checkpoint = phase + ".ckpt",
-                    .notes = {{"model", s_.model},
-                              {"dataset", s_.dataset},
-                              {"images", text(train_.size())},
-                              {"norm", s_.norm},
+                    .notes = {{"model", s_.task.model},
+                              {"dataset", s_.task.dataset},
+                              {"width", text(s_.task.width)},
+                              {"images", text(task_.train.size())},
+                              {"norm", task_.info.notes.at("normalisation")},
                               {"policy", sites ? sites->policy().to_json() : ""}}};
     if (sites) job.after_step = [sites] { sites->project(); };
-    job.evaluate = [&] { return evaluate(model, test_, plain_); };
+    job.evaluate = [&] { return evaluate(model, task_.test, plain_); };
     const Stopwatch watch;
     train(job, s_.common.resume);
     run_.seconds("train_" + phase, watch.seconds());
-    return evaluate(model, test_, plain_);
+    return evaluate(model, task_.test, plain_);
   }
 
   void train_float() {
-    float_model_ = nn::make_model(s_.model, zoo_);
-    nn::initialise(*float_model_, s_.common.seed);
-    float_ = fit(*float_model_, nullptr);
-    nn::save_model(run_.file("model.safetensors"), *float_model_,
-                   {s_.model, zoo_, {{"dataset", s_.dataset}}});
+    float_ = fit(*task_.model, nullptr);
+    nn::save_model(run_.file("model.safetensors"), *task_.model, task_.info);
     run_.result().set("accuracy.float", float_.accuracy);
   }
 
   void train_quantized() {
-    model_ = nn::make_model(s_.model, zoo_);
-    model_->load_state(float_model_->state());
+    model_ = nn::make_model(s_.task.model, task_.info.options);
+    model_->load_state(task_.model->state());
     const quant::Policy policy =
         quant::uniform_policy(*model_, {s_.w_bits, s_.a_bits, s_.quantizer, "layer"},
                               quant::parse_skip(s_.skip), quant::parse_ends(s_.ends));
     const auto sites = quant::attach_sites(*model_, policy);
     data::Loader calibration(
-        train_, plain_,
-        {.batch = std::min<int64_t>(512, train_.size()), .shuffle = true, .seed = s_.common.seed});
+        task_.train, plain_,
+        {.batch = std::min<int64_t>(512, task_.train.size()), .shuffle = true, .seed = s_.common.seed});
     calibration.start(0);
     data::Batch batch;
     calibration.next(batch);
@@ -175,16 +162,16 @@ class Quickstart {
                                          {Array::zeros(model_->input_shape())});
     cost_ = quant::count_cost(trace);
     integer::Model lowered = quant::lower(trace);
-    lowered.class_names = test_.class_names;
+    lowered.class_names = task_.test.class_names;
     lowered.policy = policy_;
-    for (const double mean : plain_.normalisation.mean) lowered.mean.push_back(static_cast<float>(mean));
-    for (const double std : plain_.normalisation.std) lowered.deviation.push_back(static_cast<float>(std));
+    for (const double mean : task_.normalisation.mean) lowered.mean.push_back(static_cast<float>(mean));
+    for (const double std : task_.normalisation.std) lowered.deviation.push_back(static_cast<float>(std));
     integer::save(lowered, run_.file("integer.safetensors"));
     lowered_ = integer::load(run_.file("integer.safetensors"));  // what is measured is what was written
     run_.seconds("lower", watch.seconds());
 
     const Stopwatch comparing;
-    agreement_ = compare(lowered_, *model_, test_, plain_);
+    agreement_ = compare(lowered_, *model_, task_.test, plain_);
     run_.seconds("compare", comparing.seconds());
     Value& result = run_.result();
     result.set("accuracy.integer", agreement_.accuracy());
@@ -194,16 +181,16 @@ class Quickstart {
     result.set("agreement.codes_mismatched", agreement_.mismatched);
     result.set("agreement.fake_quant_top1", agreement_.fake_top1);
     result.set("agreement.fake_quant_codes_differing_percent", agreement_.fake_share());
-    result.set("cost.params", float_model_->parameter_count());
+    result.set("cost.params", task_.model->parameter_count());
     result.set("cost.macs", quant::total_macs(cost_));
     result.set("cost.bops", quant::total_bops(cost_));
     result.set("cost.bytes", integer::parameter_bytes(lowered_));
-    result.set("cost.bytes_float", 4 * float_model_->parameter_count());
+    result.set("cost.bytes_float", 4 * task_.model->parameter_count());
   }
 
   void measure_speed() {
     const Stopwatch watch;
-    float_speed_ = float_speed(*float_model_);
+    float_speed_ = float_speed(*task_.model);
     integer_speed_ = integer_speed(lowered_);
     run_.seconds("measure", watch.seconds());
     Value& result = run_.result();
@@ -215,7 +202,7 @@ class Quickstart {
 
   Table summary() const {
     const std::string bits = text("W", s_.w_bits, "A", s_.a_bits);
-    const int64_t macs = quant::total_macs(cost_), params = float_model_->parameter_count();
+    const int64_t macs = quant::total_macs(cost_), params = task_.model->parameter_count();
     Table table({"", "float", "fake-quantized " + bits, "integer " + bits});
     table.row(
         {"accuracy", percent(float_.accuracy), percent(fake_.accuracy), percent(agreement_.accuracy())});
@@ -249,19 +236,19 @@ class Quickstart {
   // A row of test images, and where each network looks.
   void show_attribution(Report& report) {
     constexpr int64_t shown = 10;
-    data::Loader loader(data::first(test_, shown), plain_, {.batch = shown});
+    data::Loader loader(data::first(task_.test, shown), plain_, {.batch = shown});
     loader.start(0);
     data::Batch batch;
     loader.next(batch);
-    const Array float_maps = nn::attribution_map(*float_model_, batch.images);
+    const Array float_maps = nn::attribution_map(*task_.model, batch.images);
     const Array maps = nn::attribution_map(*model_, batch.images);
     std::vector<Picture> originals, in_floats, quantized;
     for (int64_t i = 0; i < batch.size(); ++i) {
-      const auto name = [&](int32_t label) { return test_.class_names[static_cast<size_t>(label)]; };
+      const auto name = [&](int32_t label) { return task_.test.class_names[static_cast<size_t>(label)]; };
       const auto at = static_cast<size_t>(i);
-      Array image = test_.image(i);
+      Array image = task_.test.image(i);
       if (image.dim(2) == 1) image = kernels::concat({image, image, image}, 2);
-      originals.push_back({enlarge(image, 4), name(test_.labels[at])});
+      originals.push_back({enlarge(image, 4), name(task_.test.labels[at])});
       in_floats.push_back(overlay(image, float_maps, i, name(float_.predictions[at])));
       quantized.push_back(overlay(image, maps, i, name(fake_.predictions[at])));
     }
@@ -278,8 +265,8 @@ class Quickstart {
 
   void finish() {
     Report report("stairgrad quickstart",
-                  text(s_.model, " on ", s_.dataset, ", ", s_.quantizer, ' ', s_.w_bits, '/', s_.a_bits,
-                       ", skip ", s_.skip, ", ends ", s_.ends));
+                  text(s_.task.model, " on ", s_.task.dataset, ", ", s_.quantizer, ' ', s_.w_bits, '/',
+                       s_.a_bits, ", skip ", s_.skip, ", ends ", s_.ends));
     const Table table = summary();
     report.section("Result");
     report.table(table);
@@ -289,7 +276,8 @@ class Quickstart {
       const RunDirectory::Series series = run_.series("epoch", field);
       return Curve{name, series.x, series.y};
     };
-    report.curves("Loss", "epoch", "cross-entropy", {curve("training", "loss"), curve("test", "measured_loss")});
+    report.curves("Loss", "epoch", "cross-entropy",
+                  {curve("training", "loss"), curve("test", "measured_loss")});
     report.curves("Accuracy", "epoch", "percent", {curve("test", "accuracy")});
     report.section("Bits");
     std::vector<BarRow> bars;
@@ -304,11 +292,10 @@ class Quickstart {
   }
 
   Settings s_;
-  data::Dataset train_, test_;
-  RunDirectory run_;
+  Task task_;  // its model is the network in floats
   data::Transform plain_;
-  nn::ModelOptions zoo_;
-  std::unique_ptr<nn::Model> float_model_, model_;
+  RunDirectory run_;
+  std::unique_ptr<nn::Model> model_;  // the quantized one
   std::string policy_;
   Evaluated float_, fake_;
   std::vector<quant::LayerCost> cost_;

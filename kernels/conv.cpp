@@ -32,8 +32,8 @@ Array compute(ConvOp op, ConvArrays arrays, const Shape& shape, DType type, cons
   };
   if (arrays.src.dtype() == DType::f64) return on_reference("f64 runs on plain loops");
   const bool empty = arrays.src.size() == 0 || arrays.weights.size() == 0 || arrays.dst.size() == 0;
-  if (const char* implementation = empty ? nullptr : onednn::conv2d(op, arrays, options)) {
-    report(op, arrays, options, text("onednn:", implementation), "first choice");
+  if (const std::string found = empty ? "" : onednn::conv2d(op, arrays, options); !found.empty()) {
+    report(op, arrays, options, "onednn:" + found, "first choice");
     return result;
   }
   if (arrays.src.dtype() == DType::bf16) {

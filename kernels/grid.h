@@ -20,13 +20,17 @@ struct Grid {
   bool operator==(const Grid&) const = default;
 };
 
+// Always inlined: kernels/simd compiles callers once per instruction set, and a shared copy of a function
+// could be one that this CPU cannot run.
 namespace grid {
 
 /// 1 / scale, rounded once from double: codes are x * inverse(scale), never x / scale.
-inline float inverse(float scale) { return static_cast<float>(1.0 / static_cast<double>(scale)); }
+[[gnu::always_inline]] inline float inverse(float scale) {
+  return static_cast<float>(1.0 / static_cast<double>(scale));
+}
 
 /// Rounds half to even, then saturates to [lo, hi]; NaN becomes lo.
-inline int round_saturate(float t, int lo, int hi) {
+[[gnu::always_inline]] inline int round_saturate(float t, int lo, int hi) {
   const float low = static_cast<float>(lo), high = static_cast<float>(hi);
   const float clamped = t > low ? (t < high ? t : high) : low;
   // Adding 1.5 * 2^23 leaves no bits for a fraction, and the addition rounds half to even: nearbyint without
@@ -36,29 +40,35 @@ inline int round_saturate(float t, int lo, int hi) {
 }
 
 /// Code of a value; `inverse_scale` is inverse(g.scale).
-inline int encode(float value, const Grid& g, float inverse_scale) {
+[[gnu::always_inline]] inline int encode(float value, const Grid& g, float inverse_scale) {
   return round_saturate(value * inverse_scale + g.zero_point, g.lo, g.hi);
 }
-inline int encode(float value, const Grid& g) { return encode(value, g, inverse(g.scale)); }
+[[gnu::always_inline]] inline int encode(float value, const Grid& g) {
+  return encode(value, g, inverse(g.scale));
+}
 
 /// Bits that the codes of a grid need.
-inline int bits(const Grid& g) {
+[[gnu::always_inline]] inline int bits(const Grid& g) {
   int bits = 1;
   while ((1 << bits) - 1 < g.hi - g.lo) ++bits;
   return bits;
 }
 
 /// Value of a code.
-inline float decode(int code, const Grid& g) { return (static_cast<float>(code) - g.zero_point) * g.scale; }
+[[gnu::always_inline]] inline float decode(int code, const Grid& g) {
+  return (static_cast<float>(code) - g.zero_point) * g.scale;
+}
 
 /// Requantises an exact sum over raw codes: t = (f32(acc) + b) * m. `b` holds the source's zero point times
 /// the sum of the weights, bias and batch norm; `m` the product of scales over the scale of the result. What
 /// oneDNN computes.
-inline float affine(int32_t acc, float b, float m) { return (static_cast<float>(acc) + b) * m; }
+[[gnu::always_inline]] inline float affine(int32_t acc, float b, float m) {
+  return (static_cast<float>(acc) + b) * m;
+}
 
 /// Adds the skip's code, scaled by skip_scale / dst_scale, in one rounding. The skip's zero point is folded
 /// into b.
-inline float add_skip(float t, int skip_code, float ratio) {
+[[gnu::always_inline]] inline float add_skip(float t, int skip_code, float ratio) {
   return std::fma(static_cast<float>(skip_code), ratio, t);
 }
 

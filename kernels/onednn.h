@@ -8,9 +8,9 @@
 namespace stairgrad::kernels::onednn {
 
 /// Computes the array that `op` names from the other two; f32, or bf16 with f32 weights (and weight
-/// gradients). Returns the name of oneDNN's implementation, or null when it has none for these types and
+/// gradients). Returns the name of oneDNN's implementation, or "" when it has none for these types and
 /// sizes: then nothing was written. Thread-safe.
-const char* conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options);
+std::string conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options);
 
 /// A convolution of u8 codes with s8 weights: primitive made, weights reordered.
 class IntegerPrimitive {

@@ -102,9 +102,9 @@ std::shared_ptr<const Prepared> prepared(ConvOp op, const ConvArrays& arrays, co
 
 }  // namespace
 
-const char* conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
+std::string conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
   const auto p = prepared(op, arrays, options);
-  if (p->implementation.empty()) return nullptr;
+  if (p->implementation.empty()) return {};
   const bool weights_are_result = op == ConvOp::backward_weights;
   void *ours = arrays.weights.raw(), *theirs = ours;
   Array buffer;
@@ -119,7 +119,7 @@ const char* conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
            {op == ConvOp::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, wrap(p->dst, arrays.dst.raw())}},
           p->scratchpad);
   if (p->reorder.needed && weights_are_result) p->reorder.run(theirs, ours);
-  return p->implementation.c_str();
+  return p->implementation;
 }
 
 }  // namespace stairgrad::kernels::onednn

@@ -3,7 +3,7 @@
 
 namespace stairgrad::kernels::onednn {
 
-const char* conv2d(ConvOp, ConvArrays, const Conv2dOptions&) { return nullptr; }
+std::string conv2d(ConvOp, ConvArrays, const Conv2dOptions&) { return {}; }
 std::unique_ptr<IntegerPrimitive> integer_primitive(const IntegerConvSpec&, DType) { return nullptr; }
 bool products_are_exact() { return false; }
 

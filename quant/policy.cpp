@@ -1,15 +1,16 @@
 #include "policy.h"
 
 #include <algorithm>
-#include <numeric>
 
-#include "../data/formats/json.h"
+#include "../data/formats/json_fields.h"
+#include "../kernels/nearest.h"
 #include "quantizer.h"
 
 namespace stairgrad::quant {
 namespace {
 
 using data::Json;
+using data::JsonFields;
 
 constexpr int version = 1;
 
@@ -17,77 +18,6 @@ void check_bits(int bits, const std::string& what) {
   check((bits >= 1 && bits <= 8) || bits == 32, "[policy] ", what, ": got ", bits,
         " bits, expected 1 .. 8, or 32 for floats");
 }
-
-// Levenshtein distance.
-size_t distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
-
-std::string nearest(const std::string& name, const std::vector<std::string>& known) {
-  if (known.empty()) return "nothing";
-  return *std::min_element(known.begin(), known.end(), [&](const std::string& a, const std::string& b) {
-    return distance(name, a) < distance(name, b);
-  });
-}
-
-// One object of the file, whose every key must be asked for.
-class Fields {
- public:
-  Fields(const Json& object, std::string path, std::string name)
-      : object_(object), path_(std::move(path)), name_(std::move(name)) {
-    if (!object.is_object()) fail("expected an object");
-  }
-
-  int integer(const std::string& key, int otherwise) {
-    const Json* value = find(key);
-    if (!value) return otherwise;
-    if (!value->is_number_integer() || *value < 0 || *value > 1000)
-      fail(key + ": got " + value->dump() + ", expected a small integer");
-    return value->get<int>();
-  }
-  std::string string(const std::string& key, const std::string& otherwise) {
-    const Json* value = find(key);
-    if (!value) return otherwise;
-    if (!value->is_string()) fail(key + ": got " + value->dump() + ", expected a string");
-    return value->get<std::string>();
-  }
-  const Json& object(const std::string& key) {
-    static const Json empty = Json::object();
-    const Json* value = find(key);
-    if (value && !value->is_object()) fail(key + ": expected an object");
-    return value ? *value : empty;
-  }
-  void no_others() const {
-    for (const auto& [key, value] : object_.items())
-      if (std::find(asked_.begin(), asked_.end(), key) == asked_.end())
-        fail("unknown key '" + key + "'; did you mean '" + nearest(key, asked_) + "'?");
-  }
-  [[noreturn]] void fail(const std::string& reason) const {
-    throw format_error(path_, 0, name_ + ": " + reason);
-  }
-
- private:
-  const Json* find(const std::string& key) {
-    asked_.push_back(key);
-    const auto found = object_.find(key);
-    return found == object_.end() ? nullptr : &*found;
-  }
-
-  const Json& object_;
-  std::string path_, name_;
-  std::vector<std::string> asked_;
-};
 
 template <class Enum>
 struct Named {
@@ -137,6 +67,33 @@ void check_names(const std::vector<std::string>& expected, const std::vector<std
           "' is missing");
 }
 
+int parse_bits(const JsonFields& f, const char* key, int otherwise, const std::string& layer) {
+  if (!f.has(key)) return otherwise;
+  const int bits = static_cast<int>(f.integer(key, 0, 1000));
+  check_bits(bits, layer + ' ' + key);
+  return bits;
+}
+
+LayerPolicy parse_layer(const JsonFields& f, const std::string& name) {
+  LayerPolicy layer;
+  layer.w_bits = parse_bits(f, "w_bits", layer.w_bits, "layer " + name);
+  layer.a_bits = parse_bits(f, "a_bits", layer.a_bits, "layer " + name);
+  if (f.has("quantizer")) layer.quantizer = f.string("quantizer");
+  if (f.has("granularity")) layer.granularity = f.string("granularity");
+  if (layer.granularity != "layer" && layer.granularity != "channel")
+    f.fail("'granularity': got '" + layer.granularity + "', expected layer or channel");
+  f.no_others();
+  return layer;
+}
+
+TensorPolicy parse_tensor(const JsonFields& f, const std::string& name) {
+  TensorPolicy tensor;
+  tensor.bits = parse_bits(f, "bits", tensor.bits, "tensor " + name);
+  if (f.has("quantizer")) tensor.quantizer = f.string("quantizer");
+  f.no_others();
+  return tensor;
+}
+
 template <class Map>
 std::vector<std::string> keys(const Map& map) {
   std::vector<std::string> names;
@@ -169,33 +126,19 @@ std::string Policy::to_json() const {
 
 Policy Policy::parse(const std::string& json, const std::string& path) {
   const Json root = data::parse_json({reinterpret_cast<const uint8_t*>(json.data()), json.size()}, path);
-  Fields fields(root, path, "policy");
-  if (const int got = fields.integer("version", 0); got != version)
-    fields.fail(text("version: got ", got, ", expected ", version));
+  const JsonFields fields(root, path, "policy");
+  if (const int64_t got = fields.integer("version", 0, 1000); got != version)
+    fields.fail(text("'version': got ", got, ", expected ", version));
   Policy policy;
   try {
-    policy.skip = parse_skip(fields.string("skip", "u8"));
-    policy.ends = parse_ends(fields.string("ends", "8"));
-    for (const auto& [name, value] : fields.object("layers").items()) {
-      Fields f(value, path, "layer " + name);
-      const LayerPolicy standard;
-      LayerPolicy layer{f.integer("w_bits", standard.w_bits), f.integer("a_bits", standard.a_bits),
-                        f.string("quantizer", standard.quantizer),
-                        f.string("granularity", standard.granularity)};
-      f.no_others();
-      check_bits(layer.w_bits, "layer " + name + " w_bits");
-      check_bits(layer.a_bits, "layer " + name + " a_bits");
-      if (layer.granularity != "layer" && layer.granularity != "channel")
-        f.fail("granularity: got '" + layer.granularity + "', expected layer or channel");
-      policy.layers[name] = layer;
-    }
-    for (const auto& [name, value] : fields.object("tensors").items()) {
-      Fields f(value, path, "tensor " + name);
-      const TensorPolicy standard;
-      policy.tensors[name] = {f.integer("bits", standard.bits), f.string("quantizer", standard.quantizer)};
-      f.no_others();
-      check_bits(policy.tensors[name].bits, "tensor " + name + " bits");
-    }
+    if (fields.has("skip")) policy.skip = parse_skip(fields.string("skip"));
+    if (fields.has("ends")) policy.ends = parse_ends(fields.string("ends"));
+    if (fields.has("layers"))
+      for (const auto& [name, value] : fields.object("layers").items())
+        policy.layers[name] = parse_layer(JsonFields(value, path, "layer " + name), name);
+    if (fields.has("tensors"))
+      for (const auto& [name, value] : fields.object("tensors").items())
+        policy.tensors[name] = parse_tensor(JsonFields(value, path, "tensor " + name), name);
   } catch (const argument_error& error) {
     throw format_error(path, 0, error.what());
   }

@@ -95,4 +95,21 @@ void Sites::project() {
   for (const Site& site : sites_) site.quantizer->project();
 }
 
+SiteRecorder::SiteRecorder(nn::Model& model) : model_(model) {
+  for (const nn::NamedTap& t : model.taps()) {
+    if (t.tap->role == nn::Tap::Role::weight || !t.tap->hook) continue;
+    original_[t.name] = t.tap->hook;
+    t.tap->hook = [this, name = t.name](const Tensor& x) {
+      Quantized q = original_.at(name)(x);
+      integers[name] = q.integers();
+      return q;
+    };
+  }
+}
+
+SiteRecorder::~SiteRecorder() {
+  for (const nn::NamedTap& t : model_.taps())
+    if (const auto found = original_.find(t.name); found != original_.end()) t.tap->hook = found->second;
+}
+
 }  // namespace stairgrad::quant

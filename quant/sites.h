@@ -1,6 +1,8 @@
 // Quantizers in their places: what turns a model of floats into a quantized one.
 #pragma once
 
+#include <map>
+
 #include "../nn/model.h"
 #include "policy.h"
 #include "quantizer.h"
@@ -41,5 +43,21 @@ std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
 void detach_sites(nn::Model& model);
 /// Initialises every quantizer from one batch that runs through the model in evaluation mode.
 void calibrate(nn::Model& model, const Array& images);
+
+/// While it lives, keeps what every activation site of a model gave last: integers q (grid.h), by the name of
+/// the site. Leaves the sites as they were.
+class SiteRecorder {
+ public:
+  explicit SiteRecorder(nn::Model& model);
+  ~SiteRecorder();
+  SiteRecorder(const SiteRecorder&) = delete;
+  SiteRecorder& operator=(const SiteRecorder&) = delete;
+
+  std::map<std::string, Array> integers;
+
+ private:
+  nn::Model& model_;
+  std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
+};
 
 }  // namespace stairgrad::quant

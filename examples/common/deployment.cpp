@@ -6,6 +6,7 @@
 #include "../../kernels/reduce.h"
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
+#include "../../quant/sites.h"
 #include "progress.h"
 
 namespace stairgrad::examples {
@@ -16,34 +17,6 @@ namespace integer = quant::integer;
 double percent_of(int64_t part, int64_t whole) {
   return 100.0 * static_cast<double>(part) / static_cast<double>(std::max<int64_t>(1, whole));
 }
-
-// Keeps what every activation site gives while it lives, as integers by the name of the site.
-class SiteRecorder {
- public:
-  explicit SiteRecorder(nn::Model& model) : model_(model) {
-    for (const nn::NamedTap& t : model.taps()) {
-      if (t.tap->role == nn::Tap::Role::weight || !t.tap->hook) continue;
-      original_[t.name] = t.tap->hook;
-      t.tap->hook = [this, name = t.name](const Tensor& x) {
-        Quantized q = original_.at(name)(x);
-        integers[name] = q.integers();
-        return q;
-      };
-    }
-  }
-  ~SiteRecorder() {
-    for (const nn::NamedTap& t : model_.taps())
-      if (const auto found = original_.find(t.name); found != original_.end()) t.tap->hook = found->second;
-  }
-  SiteRecorder(const SiteRecorder&) = delete;
-  SiteRecorder& operator=(const SiteRecorder&) = delete;
-
-  std::map<std::string, Array> integers;
-
- private:
-  nn::Model& model_;
-  std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
-};
 
 int64_t differing(const Array& a, const Array& b) {
   const uint8_t *x = a.data<uint8_t>(), *y = b.data<uint8_t>();
@@ -95,7 +68,7 @@ Agreement compare(const integer::Model& lowered, nn::Model& model, const data::D
                   const data::Transform& transform) {
   Agreement result;
   model.eval();
-  const SiteRecorder recorder(model);
+  const quant::SiteRecorder recorder(model);
   const NoGrad no_grad;
   data::Loader loader(dataset, transform, {.batch = 200});
   Progress progress("comparing codes", dataset.size());

@@ -4,9 +4,9 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "../../kernels/error.h"
+#include "../../kernels/nearest.h"
 #include "../../kernels/threads.h"
 #include "interrupt.h"
 #include "spinning.h"
@@ -45,21 +45,6 @@ T parse_number(const std::string& word) {
   return value;
 }
 
-/// Number of single-letter changes that turn `a` into `b`.
-size_t edit_distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), 0);
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0]++;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t change = diagonal + (a[i - 1] != b[j - 1]);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, change});
-    }
-  }
-  return row.back();
-}
-
 }  // namespace
 
 struct Options::Impl {
@@ -81,15 +66,11 @@ struct Options::Impl {
           join(option.choices, ", "));
   }
 
-  std::string nearest(const std::string& unknown) const {
-    std::string best;
-    size_t distance = 3;
-    for (const CLI::Option* option : app.get_options()) {
-      for (const std::string& name : option->get_lnames()) {
-        const size_t d = edit_distance("--" + name, unknown);
-        if (d < distance) best = "--" + name, distance = d;
-      }
-    }
+  std::string suggestion(const std::string& unknown) const {
+    std::vector<std::string> known;
+    for (const CLI::Option* option : app.get_options())
+      for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+    const std::string best = nearest(unknown, known, /*furthest=*/2);
     return best.empty() ? "" : "; did you mean " + best + "?";
   }
 };
@@ -204,7 +185,7 @@ void Options::parse(int argc, const char* const* argv) {
   } catch (const CLI::ExtrasError&) {
     const std::string word = impl_->app.remaining().empty() ? "an option" : impl_->app.remaining()[0];
     throw argument_error(
-        text("unknown option ", word, impl_->nearest(word), " (", impl_->program, " --help lists them)"));
+        text("unknown option ", word, impl_->suggestion(word), " (", impl_->program, " --help lists them)"));
   } catch (const CLI::ParseError& error) {
     throw argument_error(text(error.what(), " (", impl_->program, " --help shows how)"));
   }

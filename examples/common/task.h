@@ -14,8 +14,8 @@ namespace stairgrad::examples {
 /// Which network, which data.
 struct TaskOptions {
   std::string model = "resnet20", dataset = "cifar10";
-  std::string init;       ///< model file to start from
-  std::string norm;       ///< normalisation; empty: that of the model file, or else the data set's own
+  std::string init = {};  ///< model file to start from
+  std::string norm = {};  ///< normalisation; empty: that of the model file, or else the data set's own
   double width = 1;       ///< multiplies the channels of the network
   int64_t limit = 0;      ///< use so many training and test pictures only; 0: all
   bool validate = false;  ///< hold out a part of the training pictures and never look at the test set

@@ -1,15 +1,15 @@
 #include "model_file.h"
 
 #include <algorithm>
-#include <limits>
 
-#include "../../data/formats/json.h"
+#include "../../data/formats/json_fields.h"
 #include "../../data/formats/safetensors.h"
 
 namespace stairgrad::quant::integer {
 namespace {
 
 using data::Json;
+using data::JsonFields;
 
 constexpr int version = 1;
 constexpr const char* metadata_key = "stairgrad.integer_model";
@@ -111,68 +111,9 @@ struct LayerWriter {
 
 // --- JSON in: every number is checked for type and range before it is used ---
 
-class Fields {
- public:
-  Fields(const Json& object, const std::string& path) : object_(object), path_(path) {
-    if (!object.is_object()) fail("expected an object in the graph");
-  }
-  const Json& at(const char* key) const {
-    const auto found = object_.find(key);
-    if (found == object_.end()) fail(std::string("the graph lacks '") + key + "'");
-    return *found;
-  }
-  std::string string(const char* key) const {
-    if (!at(key).is_string()) fail(std::string("'") + key + "' is not a string");
-    return at(key).get<std::string>();
-  }
-  int64_t integer(const char* key, int64_t low, int64_t high) const {
-    return integer(at(key), key, low, high);
-  }
-  float number(const char* key) const {
-    if (!at(key).is_number()) fail(std::string("'") + key + "' is not a number");
-    return at(key).get<float>();
-  }
-  bool boolean(const char* key) const {
-    if (!at(key).is_boolean()) fail(std::string("'") + key + "' is not true or false");
-    return at(key).get<bool>();
-  }
-  std::vector<int64_t> integers(const char* key, size_t min_count, size_t max_count, int64_t low,
-                                int64_t high) const {
-    const Json& json = at(key);
-    if (!json.is_array() || json.size() < min_count || json.size() > max_count)
-      fail(std::string("'") + key + "' is not a list of the right length");
-    std::vector<int64_t> values;
-    for (const Json& element : json) values.push_back(integer(element, key, low, high));
-    return values;
-  }
-  template <size_t n>
-  std::array<int64_t, n> fixed(const char* key, int64_t low, int64_t high) const {
-    const std::vector<int64_t> values = integers(key, n, n, low, high);
-    std::array<int64_t, n> result{};
-    std::copy(values.begin(), values.end(), result.begin());
-    return result;
-  }
-  [[noreturn]] void fail(const std::string& reason) const {
-    throw format_error(path_, 0, "integer model: " + reason);
-  }
-
- private:
-  int64_t integer(const Json& json, const char* key, int64_t low, int64_t high) const {
-    const bool fits =
-        json.is_number_integer() &&
-        (!json.is_number_unsigned() || json.get<uint64_t>() <= uint64_t{std::numeric_limits<int64_t>::max()});
-    if (!fits || json.get<int64_t>() < low || json.get<int64_t>() > high)
-      fail(text("'", key, "': got ", json.dump(), ", expected an integer in ", low, " .. ", high));
-    return json.get<int64_t>();
-  }
-
-  const Json& object_;
-  const std::string& path_;
-};
-
 constexpr int64_t max_extent = 1 << 16, max_elements = int64_t{1} << 28;
 
-Shape shape_of(const Fields& f, const char* key, size_t rank) {
+Shape shape_of(const JsonFields& f, const char* key, size_t rank) {
   const Shape shape(f.integers(key, rank, rank, 1, max_extent));
   int64_t elements = 1;
   for (const int64_t extent : shape)
@@ -180,7 +121,7 @@ Shape shape_of(const Fields& f, const char* key, size_t rank) {
   return shape;
 }
 
-Value read_value(const Fields& f) {
+Value read_value(const JsonFields& f) {
   Value v{f.string("name"), shape_of(f, "shape", 3), f.boolean("codes"), 0, {}};
   if (!v.codes) return v;
   v.bits = static_cast<int>(f.integer("bits", 1, 8));
@@ -192,7 +133,7 @@ class LayerReader {
  public:
   LayerReader(const data::SafeTensors& file, int last_value) : file_(file), last_value_(last_value) {}
 
-  Layer read(const Fields& f, const std::string& prefix) const {
+  Layer read(const JsonFields& f, const std::string& prefix) const {
     const std::string op = f.string("op");
     const int src = value(f, "src"), dst = value(f, "dst");
     if (op == "encode") return Encode{src, dst};
@@ -219,11 +160,11 @@ class LayerReader {
   }
 
  private:
-  int value(const Fields& f, const char* key, int lowest = 0) const {
+  int value(const JsonFields& f, const char* key, int lowest = 0) const {
     return static_cast<int>(f.integer(key, lowest, last_value_));
   }
 
-  const Array& tensor(const Fields& f, const std::string& name, DType type, const Shape& shape) const {
+  const Array& tensor(const JsonFields& f, const std::string& name, DType type, const Shape& shape) const {
     const auto found = file_.tensors.find(name);
     if (found == file_.tensors.end()) f.fail("the tensor " + name + " is missing");
     if (found->second.dtype() != type || !(found->second.shape() == shape))
@@ -232,7 +173,7 @@ class LayerReader {
     return found->second;
   }
 
-  Convolution convolution(const Fields& f, const std::string& prefix, int src, int dst) const {
+  Convolution convolution(const JsonFields& f, const std::string& prefix, int src, int dst) const {
     Convolution c;
     c.name = f.string("name");
     c.src = src;
@@ -259,16 +200,6 @@ class LayerReader {
   const data::SafeTensors& file_;
   int last_value_;
 };
-
-std::vector<float> floats(const Fields& f, const char* key) {
-  std::vector<float> values;
-  if (!f.at(key).is_array()) f.fail(std::string("'") + key + "' is not a list");
-  for (const Json& element : f.at(key)) {
-    if (!element.is_number()) f.fail(std::string("'") + key + "' has an element that is not a number");
-    values.push_back(element.get<float>());
-  }
-  return values;
-}
 
 }  // namespace
 
@@ -298,27 +229,26 @@ Model load(const std::string& path) {
     throw format_error(path, 0, "this is no integer model; make one with quickstart, qat or ptq");
   const Json graph =
       data::parse_json({reinterpret_cast<const uint8_t*>(found->second.data()), found->second.size()}, path);
-  const Fields f(graph, path);
+  const JsonFields f(graph, path, "integer model");
   if (const int64_t got = f.integer("version", 0, 1 << 20); got != version)
     f.fail(text("version ", got, " is not the version ", version, " that this program reads"));
 
   Model model;
-  if (!f.at("values").is_array() || !f.at("layers").is_array() || f.at("values").empty())
-    f.fail("the graph is empty");
-  for (const Json& value : f.at("values")) model.values.push_back(read_value(Fields(value, path)));
+  if (f.list("values").empty()) f.fail("the graph has no values");
+  for (const Json& value : f.list("values"))
+    model.values.push_back(read_value(JsonFields(value, path, text("value ", model.values.size()))));
   const int last = static_cast<int>(model.values.size()) - 1;
   model.input = static_cast<int>(f.integer("input", 0, last));
   model.output = static_cast<int>(f.integer("output", 0, last));
   const LayerReader reader(file, last);
-  for (const Json& layer : f.at("layers"))
-    model.layers.push_back(reader.read(Fields(layer, path), tensor_prefix(model.layers.size())));
-  if (!f.at("class_names").is_array()) f.fail("'class_names' is not a list");
-  for (const Json& name : f.at("class_names")) {
-    if (!name.is_string()) f.fail("'class_names' has an element that is not a string");
-    model.class_names.push_back(name.get<std::string>());
+  for (const Json& layer : f.list("layers")) {
+    const size_t number = model.layers.size();
+    model.layers.push_back(
+        reader.read(JsonFields(layer, path, text("layer ", number)), tensor_prefix(number)));
   }
-  model.mean = floats(f, "mean");
-  model.deviation = floats(f, "deviation");
+  model.class_names = f.strings("class_names");
+  model.mean = f.numbers("mean");
+  model.deviation = f.numbers("deviation");
   if (const auto policy = file.metadata.find("policy"); policy != file.metadata.end())
     model.policy = policy->second;
   try {

@@ -89,13 +89,26 @@ TEST_CASE("matmul of empty matrices") {
 
 TEST_CASE("matmul does not depend on the number of threads") {
   const int before = threads();
-  for (const Shape& shape : {Shape{40, 30}, Shape{300, 200}, Shape{9, 30, 20}}) {
-    const Array a = noise(shape, 1, DType::f32), b = noise(shape, 2, DType::f32);
-    set_threads(1);
-    const auto one = matmul(a, b, false, true).to_vector();
-    set_threads(2);
-    CHECK(matmul(a, b, false, true).to_vector() == one);
-    set_threads(before);
+  struct Case {
+    Shape a, b;
+    bool transpose_a, transpose_b;
+  };
+  for (const Case& c :
+       {Case{{40, 30}, {40, 30}, false, true}, Case{{300, 200}, {300, 200}, false, true},
+        Case{{9, 30, 20}, {9, 30, 20}, false, true}, Case{{1, 700}, {700, 900}, false, false},
+        Case{{1, 700}, {900, 700}, false, true}, Case{{20000, 5}, {20000, 7}, true, false},
+        Case{{600, 300}, {300, 70}, false, false}, Case{{300, 600}, {300, 70}, true, false}}) {
+    CAPTURE(c.a);
+    CAPTURE(c.b);
+    for (const DType type : {DType::f32, DType::f64}) {
+      const Array a = noise(c.a, 1, type), b = noise(c.b, 2, type);
+      const auto product = [&] { return matmul(a, b, c.transpose_a, c.transpose_b).to_vector(); };
+      set_threads(1);
+      const auto one = product();
+      set_threads(2);
+      CHECK(product() == one);
+      set_threads(before);
+    }
   }
 }
 

@@ -131,14 +131,8 @@ TEST_CASE(
     CAPTURE(c.a_bits);
     const Deployed q = quantized(c);
     const Array images = images_of(q.model->input_shape(8), 3);
-    std::map<std::string, Array> sites;
-    for (const nn::NamedTap& t : q.model->taps())
-      if (t.tap->role != nn::Tap::Role::weight && t.tap->hook)
-        t.tap->hook = [&sites, name = t.name, hook = t.tap->hook](const Tensor& x) {
-          const Quantized out = hook(x);
-          sites[name] = out.integers();
-          return out;
-        };
+    const SiteRecorder recorder(*q.model);
+    const auto& sites = recorder.integers;
     const NoGrad no_grad;
     const Tensor logits = (*q.model)(images);
     const Arrays values = integer::evaluate(q.lowered, images);

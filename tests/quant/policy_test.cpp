@@ -49,9 +49,9 @@ TEST_CASE("the ends of a uniform policy are what --ends says") {
 TEST_CASE("a text that is no policy is refused with the reason") {
   refuses("", "the file is empty");
   refuses("[]", "expected an object");
-  refuses("{}", "version: got 0");
-  refuses(R"({"version": 2})", "version: got 2");
-  refuses(R"({"version": 1, "skips": "u8"})", "unknown key 'skips'; did you mean 'skip'?");
+  refuses("{}", "the field 'version' is missing");
+  refuses(R"({"version": 2})", "'version': got 2, expected 1");
+  refuses(R"({"version": 1, "skips": "u8"})", "unknown field 'skips'; did you mean 'skip'?");
   refuses(R"({"version": 1, "skip": "u16"})", "got 'u16'");
   refuses(R"({"version": 1, "layers": []})", "expected an object");
   refuses(R"({"version": 1, "layers": {"conv1": {"w_bits": 0}}})", "got 0 bits");
