@@ -12,6 +12,7 @@
 #include "../data/formats/file.h"
 #include "../kernels/allocator.h"
 #include "../kernels/threads.h"
+#include "../nn/attribution.h"
 #include "../nn/model.h"
 #include "common/machine.h"
 #include "common/options.h"
@@ -28,7 +29,7 @@ const Stopwatch since_start;
 
 /// What every measurement is told.
 struct Settings {
-  std::string model = "resnet20", dtype = "f32", trace;
+  std::string model = "resnet20", dtype = "f32", trace, attribution;
   int64_t batch = 128, size = 32, classes = 10;
   int thread_count = threads();
   double width = 1, seconds = 10;
@@ -44,6 +45,8 @@ struct Settings {
     options.add("--classes", classes, "classes of the pictures").between(1, 100'000);
     options.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
     options.add("--dtype", dtype, "type of the activations").one_of({"f32", "bf16"});
+    options.add("--attribution", attribution,
+                "adds a loss on the Grad-CAM at the end of this block, such as layer2.2: second order");
     options.add("--threads", thread_count, "threads to compute with").between(1, 1024);
     options.add("--seconds", seconds, "how long to measure").between(0.1, 3600);
     options.add("--json", json, "print one JSON object");
@@ -66,6 +69,7 @@ class TrainingStep {
                      s.dtype == "bf16" ? DType::bf16 : DType::f32)),
         labels_({s.batch}, DType::s32) {
     nn::initialise(*model_, 0);
+    if (!s.attribution.empty()) attend_to(s.attribution);
     for (int64_t i = 0; i < s.batch; ++i) labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.classes);
   }
 
@@ -77,12 +81,34 @@ class TrainingStep {
   }
 
  private:
+  // The Grad-CAM after this block joins the loss.
+  void attend_to(const std::string& name) {
+    const auto& blocks = model_->blocks();
+    std::string names;
+    for (const nn::Block& block : blocks) names += ' ' + block.name;
+    const auto found = std::ranges::find(blocks, name, &nn::Block::name);
+    check(found != blocks.end(), "--attribution: got ", name, ", expected one of", names);
+    attended_ = static_cast<size_t>(found - blocks.begin()) + 1;
+    classes_.resize(static_cast<size_t>(labels_.size()));
+  }
+
+  Tensor loss() {
+    const size_t end = model_->blocks().size();
+    const Tensor features = model_->forward(images_, 0, attended_);
+    const Tensor logits = cast(model_->forward(features, attended_, end), DType::f32);
+    const Tensor task = cross_entropy(logits, labels_);
+    if (attended_ == 0) return task;
+    const Tensor map = cast(nn::grad_cam(features, logits, classes_, /*create_graph=*/true), DType::f32);
+    if (!target_.has_value()) target_ = random_uniform(map.shape(), Philox(2));
+    return task + mse(l2_normalise(map, {1, 2}), target_);
+  }
+
   // `part` runs a named part of the step.
   template <class Part>
   void run(Part&& part) {
     Tensor loss;
     Tensors gradients;
-    part("forward", [&] { loss = cross_entropy(cast((*model_)(images_), DType::f32), labels_); });
+    part("forward", [&] { loss = this->loss(); });
     part("backward", [&] { gradients = grad({loss}, optimiser_.parameters()); });
     part("optimiser", [&] { optimiser_.step(gradients, 1e-3); });
     part("release", [&] {
@@ -95,6 +121,9 @@ class TrainingStep {
   nn::SGD optimiser_;
   Tensor images_;
   Array labels_;
+  size_t attended_ = 0;  // blocks before the attribution, 0: none
+  std::vector<int32_t> classes_;
+  Array target_;
 };
 
 struct Spread {

@@ -3,7 +3,8 @@
 #   tests/run.sh              every test program and script
 #   tests/run.sh --sanitize   the test programs in a second build with AddressSanitizer and UBSan
 #   tests/run.sh --isa        and once more the kernel and integer tests with every instruction set this CPU has
-#   tests/run.sh --fuzz       and the parsers with damaged files, FUZZ_SECONDS (60) long, under the sanitizers
+#   tests/run.sh --fuzz       and the parsers with damaged files, FUZZ_SECONDS (60) long each, under the sanitizers: at random, and
+#                             guided by coverage where clang is installed
 set -uo pipefail
 shopt -s nullglob
 cd "$(dirname "$0")/.."
@@ -14,7 +15,7 @@ for argument in "$@"; do
     --sanitize) sanitize=yes ;;
     --isa) isa=yes ;;
     --fuzz) fuzz=yes ;;
-    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: run.sh: unknown option $argument, expected --sanitize, --isa or --fuzz" >&2; exit 1 ;;
   esac
 done
@@ -92,6 +93,7 @@ if [ -n "$fuzz" ]; then
   for program in build-sanitize/tests/fuzz/fuzz_*; do
     if [ -f "$program" ] && [ -x "$program" ]; then run "$(basename "$program")" "$program"; fi
   done
+  run guided_fuzzing tests/fuzz/guided.sh
 fi
 if [ -z "$sanitize$fuzz" ]; then
   build build all

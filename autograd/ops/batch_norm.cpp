@@ -31,38 +31,51 @@ Tensor mask_by_relu(const Tensor& u, const Tensor& y) {
   return pass_inside(u, y, 0, HUGE_VAL, /*closed=*/false);
 }
 
-// The fused first-order vjp. Inputs: x, gamma, mean, var, u and, with ReLU, y; mean, var and y are constants
-// that follow from x. Outputs: gradients of x, gamma, beta and, if asked for, of the skip.
+/// How the gradient finds where the ReLU let it through.
+enum class Mask {
+  none,  ///< no ReLU
+  by_x,  ///< again from x and beta: less to read than y
+  by_y   ///< from y, which a skip has changed
+};
+
+Mask mask_of(bool relu, bool has_skip) { return !relu ? Mask::none : has_skip ? Mask::by_y : Mask::by_x; }
+
+// The fused first-order vjp. Inputs: x, gamma, mean, var, u and, for the mask, beta or y; mean, var and y are
+// constants that follow from x. Outputs: gradients of x, gamma, beta and, if asked for, of the skip.
 struct BatchNormBackward final : Op {
   double eps;
-  bool relu, with_skip;
+  Mask mask;
+  bool with_skip;
 
-  BatchNormBackward(double eps, bool relu, bool with_skip) : eps(eps), relu(relu), with_skip(with_skip) {}
+  BatchNormBackward(double eps, Mask mask, bool with_skip) : eps(eps), mask(mask), with_skip(with_skip) {}
   std::string_view name() const override { return "batch_norm_backward"; }
   bool mixed_types() const override { return true; }
   Arrays forward(const Arrays& in) const override {
-    kernels::BatchNormGradients g = kernels::batch_norm_backward(in[0], in[2], in[3], in[1], eps, in[4],
-                                                                 relu ? in[5] : Array(), relu, with_skip);
+    const Array y = mask == Mask::by_y ? in[5] : Array(), beta = mask == Mask::by_x ? in[5] : Array();
+    kernels::BatchNormGradients g = kernels::batch_norm_backward(in[0], in[2], in[3], in[1], eps, in[4], y,
+                                                                 mask != Mask::none, with_skip, beta);
     Arrays out = {g.x, g.gamma, g.beta};
     if (with_skip) out.push_back(g.skip);
     return out;
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
   Saved saved() const override {
-    return {.inputs = relu ? std::vector<int>{0, 1, 2, 3, 4, 5} : std::vector<int>{0, 1, 2, 3, 4}};
+    return {.inputs = mask == Mask::none ? std::vector<int>{0, 1, 2, 3, 4}
+                                         : std::vector<int>{0, 1, 2, 3, 4, 5}};
   }
   // With n rows, h = (x - mean) r and r = 1 / sqrt(var + eps): gamma r (u - (sum(u) + h sum(u h)) / n).
   Tensors decompose(const Tensors& in) const override {
     const Tensor &x = in[0], &gamma = in[1];
-    const Tensor masked = relu ? mask_by_relu(in[4], in[5]) : in[4];
-    const Tensor u = cast(masked, gamma.dtype());
     const Normalised h = normalise(cast(x, gamma.dtype()), eps);
+    Tensor u = cast(in[4], gamma.dtype());
+    if (mask == Mask::by_y) u = mask_by_relu(u, cast(in[5], gamma.dtype()));
+    if (mask == Mask::by_x) u = mask_by_relu(u, (h.x * gamma + in[5]).detach());
     const Axes axes = batch_axes(x);
     const Tensor diff_beta = sum(u, axes), diff_gamma = sum(u * h.x, axes);
     const double rows = static_cast<double>(x.size()) / static_cast<double>(gamma.size());
     const Tensor diff_x = gamma * h.factor * (u - (diff_beta + h.x * diff_gamma) / rows);
     Tensors out = {cast(diff_x, x.dtype()), diff_gamma, diff_beta};
-    if (with_skip) out.push_back(masked);
+    if (with_skip) out.push_back(cast(u, x.dtype()));
     return out;
   }
 };
@@ -78,8 +91,10 @@ Arrays BatchNormOp::forward(const Arrays& in) const {
 }
 
 Saved BatchNormOp::saved() const {
+  const Mask mask = mask_of(relu, has_skip);
   if (training)
-    return {.inputs = {0, 1}, .outputs = relu ? std::vector<int>{0, 1, 2} : std::vector<int>{1, 2}};
+    return {.inputs = mask == Mask::by_x ? std::vector<int>{0, 1, 2} : std::vector<int>{0, 1},
+            .outputs = mask == Mask::by_y ? std::vector<int>{0, 1, 2} : std::vector<int>{1, 2}};
   return {.inputs = {0, 1, 3, 4}, .outputs = relu ? std::vector<int>{0} : std::vector<int>{}};
 }
 
@@ -89,9 +104,11 @@ Tensors BatchNormOp::vjp(const Vjp& v) const {
   const bool needs_skip = has_skip && v.needs(skip_input());
   if (training) {
     Tensors in = {x, gamma, v.output(1), v.output(2), u};
-    if (relu) in.push_back(v.output(0).detach());
+    const Mask mask = mask_of(relu, has_skip);
+    if (mask == Mask::by_x) in.push_back(v.input(2).detach());
+    if (mask == Mask::by_y) in.push_back(v.output(0).detach());
     const bool mask_skip = needs_skip && relu;
-    Tensors found = stairgrad::apply(std::make_shared<BatchNormBackward>(eps, relu, mask_skip), in);
+    Tensors found = stairgrad::apply(std::make_shared<BatchNormBackward>(eps, mask, mask_skip), in);
     for (int i = 0; i < 3; ++i)
       if (v.needs(i)) gradients[static_cast<size_t>(i)] = found[static_cast<size_t>(i)];
     if (needs_skip) gradients[3] = mask_skip ? found[3] : u;
