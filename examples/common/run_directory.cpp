@@ -1,6 +1,12 @@
 #include "run_directory.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -19,11 +25,14 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
     throw unavailable_error(text("--out ", path_, ": the folder cannot be made (",
                                  error ? error.message() : "there is a file of that name", ")"));
   }
-  try {
-    data::atomic_write(file(".writable"), std::string_view());
-    fs::remove(file(".writable"));
-  } catch (const std::exception& reason) {
-    throw unavailable_error(text("--out ", path_, ": the folder cannot be written to (", reason.what(), ")"));
+  lock_ = ::open(file(".lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock_ < 0)
+    throw unavailable_error(
+        text("--out ", path_, ": the folder cannot be written to (", std::strerror(errno), ")"));
+  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(lock_);
+    throw unavailable_error(
+        text("--out ", path_, ": another run is writing there; wait for it, stop it, or name another folder"));
   }
   fs::remove(file("result.json"));
   fs::remove(file("report.html"));
@@ -43,6 +52,8 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
   }
   if (has("metrics.jsonl")) rewrite_metrics();
 }
+
+RunDirectory::~RunDirectory() { ::close(lock_); }
 
 bool RunDirectory::has(const std::string& name) const { return fs::exists(file(name)); }
 

@@ -15,8 +15,11 @@ class RunDirectory {
  public:
   /// Creates the folder and proves that it can be written to, before any work is done. A run that does not
   /// `resume` starts with no metrics, checkpoints, result and report. Throws unavailable_error when the
-  /// folder cannot be made or written.
+  /// folder cannot be made or written, or another run writes to it.
   RunDirectory(std::string path, bool resume);
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
 
   const std::string& path() const { return path_; }
   /// The path of a file in the folder.
@@ -46,6 +49,7 @@ class RunDirectory {
   void rewrite_metrics() const;
 
   std::string path_;
+  int lock_ = -1;  // held while the run lasts: two runs would mix their files
   std::vector<Value> lines_;
   Value result_ = Value::Group{};
 };

@@ -207,6 +207,13 @@ TEST_CASE("a run directory") {
     CHECK(!run.has("metrics.jsonl"));
     CHECK(!run.has("result.json"));
   }
+  SUBCASE("refuses a second run beside the first, until that ends") {
+    {
+      const RunDirectory first(path, false);
+      CHECK_THROWS_AS(RunDirectory(path, true), unavailable_error);
+    }
+    CHECK_NOTHROW(RunDirectory(path, true));
+  }
   SUBCASE("refuses a path that is no folder") {
     std::ofstream(folder / "file") << "x";
     CHECK_THROWS_AS(RunDirectory(folder / "file", false), unavailable_error);
