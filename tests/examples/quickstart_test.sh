@@ -68,6 +68,13 @@ if [ -f "$fashion/train-images-idx3-ubyte.gz" ]; then
   check 'three epochs without a stop' "$quickstart" "${few[@]}" --out unbroken
   check 'end in the same bits' cmp resumed/model.safetensors unbroken/model.safetensors
   check 'also the quantized ones' cmp resumed/integer.safetensors unbroken/integer.safetensors
+  "$quickstart" "${few[@]}" --out killed >killed.log 2>&1 &
+  until [ -s killed/metrics.jsonl ] || ! kill -0 $! 2>/dev/null; do sleep 0.05; done
+  kill -KILL $!
+  wait $! 2>/dev/null
+  check 'a run killed at once goes on with --resume' "$quickstart" "${few[@]}" --resume --out killed
+  check 'and ends in the same bits' cmp killed/model.safetensors unbroken/model.safetensors
+  check 'also the quantized ones' cmp killed/integer.safetensors unbroken/integer.safetensors
   check 'a finished run can be resumed' "$quickstart" "${few[@]}" --resume --out resumed
   check 'and gives the same' cmp resumed/integer.safetensors unbroken/integer.safetensors
   check 'result.json has the keys that scripts rely on' python3 - <<'PYTHON'
