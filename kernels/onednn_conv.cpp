@@ -1,5 +1,6 @@
 // Floating-point convolution on oneDNN: images in (n, h, w, c) order, weights reordered to what the primitive
 // prefers, primitives cached by everything that they depend on.
+#include <algorithm>
 #include <mutex>
 #include <unordered_map>
 
@@ -100,25 +101,84 @@ std::shared_ptr<const Prepared> prepared(ConvOp op, const ConvArrays& arrays, co
   return cache[key] = made;
 }
 
+/// How many pieces of the batch have their weight gradients computed side by side and then summed: enough to
+/// occupy threads, few enough that the sums cost little beside the images. Depends on the shapes alone, so
+/// that the result does not depend on the number of threads.
+int64_t pieces_of(const ConvArrays& a) {
+  const int64_t batch = a.src.dim(0), images = a.src.size() + a.dst.size();
+  const int64_t cheap = images / (4 * a.weights.size());
+  return std::min(batch, std::clamp<int64_t>(std::min(batch / 8, cheap), 4, 64));
+}
+
+/// to[0] += to[1] + to[2] ..., arrays of `size` floats one behind the other, in this order.
+void sum_pieces(float* to, int64_t pieces, int64_t size) {
+  parallel_for(size, 1 << 14, [=](int64_t begin, int64_t end) {
+    for (int64_t p = 1; p < pieces; ++p)
+      for (int64_t i = begin; i < end; ++i) to[i] += to[p * size + i];
+  });
+}
+
+/// oneDNN would split the sums by the number of threads and meet at spinning barriers, which collapse when
+/// another process takes a core. Pieces of the batch, each in one thread, need neither.
+std::string backward_weights(const ConvArrays& arrays, const Conv2dOptions& options) {
+  const int64_t batch = arrays.src.dim(0), pieces = pieces_of(arrays);
+  const auto first = [=](int64_t piece) { return batch * piece / pieces; };
+  struct Piece {
+    ConvArrays arrays;
+    std::shared_ptr<const Prepared> prepared;
+  };
+  std::vector<Piece> work;
+  size_t scratch = 0;
+  {
+    const SerialScope serial;  // oneDNN plans for the threads that it sees
+    for (int64_t p = 0; p < pieces; ++p) {
+      const int64_t at = first(p), count = first(p + 1) - at;
+      const ConvArrays part{arrays.src.slice(at, count), arrays.weights, arrays.dst.slice(at, count)};
+      work.push_back({part, prepared(ConvOp::backward_weights, part, options)});
+      if (work.back().prepared->implementation.empty()) return {};
+      scratch = std::max(scratch, work.back().prepared->scratchpad.get_size());
+    }
+  }
+  const Prepared& any = *work[0].prepared;
+  const auto size = static_cast<int64_t>(any.weights.get_size() / sizeof(float));
+  Array sums({pieces, size}, DType::f32), scratches({pieces, static_cast<int64_t>(scratch)}, DType::u8);
+  parallel_for(pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const auto& [part, prepared] = work[static_cast<size_t>(p)];
+      execute(prepared->primitive,
+              {{DNNL_ARG_SRC, wrap(prepared->src, part.src.raw())},
+               {DNNL_ARG_DIFF_WEIGHTS, wrap(prepared->weights, sums.data<float>() + p * size)},
+               {DNNL_ARG_DIFF_DST, wrap(prepared->dst, part.dst.raw())}},
+              prepared->scratchpad, scratches.data<uint8_t>() + p * static_cast<int64_t>(scratch));
+    }
+  });
+  sum_pieces(sums.data<float>(), pieces, size);
+  Array weights = arrays.weights;
+  if (any.reorder.needed)
+    any.reorder.run(sums.raw(), weights.raw());
+  else
+    std::copy_n(sums.data<float>(), size, weights.data<float>());
+  return any.implementation;
+}
+
 }  // namespace
 
 std::string conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
+  if (op == ConvOp::backward_weights) return backward_weights(arrays, options);
   const auto p = prepared(op, arrays, options);
   if (p->implementation.empty()) return {};
-  const bool weights_are_result = op == ConvOp::backward_weights;
-  void *ours = arrays.weights.raw(), *theirs = ours;
+  const void* weights = arrays.weights.raw();
   Array buffer;
   if (p->reorder.needed) {
     buffer = Array({static_cast<int64_t>(p->weights.get_size())}, DType::u8);
-    theirs = buffer.raw();
-    if (!weights_are_result) p->reorder.run(ours, theirs);
+    p->reorder.run(weights, buffer.raw());
+    weights = buffer.raw();
   }
   execute(p->primitive,
           {{op == ConvOp::backward_data ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, wrap(p->src, arrays.src.raw())},
-           {weights_are_result ? DNNL_ARG_DIFF_WEIGHTS : DNNL_ARG_WEIGHTS, wrap(p->weights, theirs)},
+           {DNNL_ARG_WEIGHTS, wrap(p->weights, weights)},
            {op == ConvOp::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, wrap(p->dst, arrays.dst.raw())}},
           p->scratchpad);
-  if (p->reorder.needed && weights_are_result) p->reorder.run(theirs, ours);
   return p->implementation;
 }
 

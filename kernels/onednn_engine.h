@@ -37,12 +37,11 @@ struct Argument {
   memory value;
 };
 
-/// Runs a primitive and waits for the result. `scratchpad` comes from the primitive's descriptor.
+/// Runs a primitive and waits for the result. `scratch` has the size of the descriptor's scratchpad.
 template <size_t count>
 void execute(const dnnl::primitive& primitive, const Argument (&arguments)[count],
-             const memory::desc& scratchpad) {
-  const Array scratch({static_cast<int64_t>(scratchpad.get_size())}, DType::u8);
-  const memory scratch_memory = wrap(scratchpad, scratch.raw());
+             const memory::desc& scratchpad, void* scratch) {
+  const memory scratch_memory = wrap(scratchpad, scratch);
   std::array<dnnl_exec_arg_t, count + 1> list;
   for (size_t i = 0; i < count; ++i) list[i] = {arguments[i].name, arguments[i].value.get()};
   list[count] = {DNNL_ARG_SCRATCHPAD, scratch_memory.get()};
@@ -50,6 +49,12 @@ void execute(const dnnl::primitive& primitive, const Argument (&arguments)[count
       dnnl_primitive_execute(primitive.get(), stream().get(), static_cast<int>(list.size()), list.data()),
       "oneDNN could not execute a primitive");
   stream().wait();
+}
+template <size_t count>
+void execute(const dnnl::primitive& primitive, const Argument (&arguments)[count],
+             const memory::desc& scratchpad) {
+  Array scratch({static_cast<int64_t>(scratchpad.get_size())}, DType::u8);
+  execute(primitive, arguments, scratchpad, scratch.raw());
 }
 
 /// Copies memory from one layout and type to another; nothing when they are the same.

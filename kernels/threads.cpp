@@ -26,6 +26,10 @@ void set_threads(int count) {
   openblas_set_num_threads(count);
 }
 
+// libgomp keeps this number for each thread.
+SerialScope::SerialScope() : before_(threads()) { omp_set_num_threads(1); }
+SerialScope::~SerialScope() { omp_set_num_threads(before_); }
+
 namespace detail {
 
 namespace {

@@ -11,6 +11,18 @@ int threads();
 /// Sets the number of threads of stairgrad, oneDNN and OpenBLAS. Throws argument_error below 1.
 void set_threads(int count);
 
+/// While it lives, what the calling thread opens runs in one thread: its own.
+class SerialScope {
+ public:
+  SerialScope();
+  ~SerialScope();
+  SerialScope(const SerialScope&) = delete;
+  SerialScope& operator=(const SerialScope&) = delete;
+
+ private:
+  int before_;
+};
+
 namespace detail {
 using RangeBody = void (*)(const void* context, int64_t begin, int64_t end);
 void parallel_range(int64_t n, int64_t grain, RangeBody body, const void* context);
