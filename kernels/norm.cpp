@@ -141,7 +141,7 @@ BatchStatistics batch_statistics(const Array& x) {
 }
 
 Array batch_norm(const Array& x, const Array& mean, const Array& var, const Array& gamma, const Array& beta,
-                 double eps, const Array& skip, bool relu) {
+                 double eps, const Array& skip, bool relu, double high) {
   check(x.rank() >= 1, "[batch_norm] got a scalar, expected (..., c)");
   check_channels("batch_norm", "mean", mean, x);
   check_channels("batch_norm", "var", var, x);
@@ -162,7 +162,7 @@ Array batch_norm(const Array& x, const Array& mean, const Array& var, const Arra
     parallel_for(rows.count, rows.chunk() * rows.chunks_per_piece(), [&](int64_t begin, int64_t end) {
       rows.wide(begin, end, [&](int64_t at, int64_t count, int64_t width) {
         simd::loops<T>().normalise(from + at, add ? add + at : nullptr, to + at, count, width, means.data(),
-                                   scales.data(), shifts.data(), relu);
+                                   scales.data(), shifts.data(), relu, static_cast<R>(high));
       });
     });
   });
@@ -171,7 +171,7 @@ Array batch_norm(const Array& x, const Array& mean, const Array& var, const Arra
 
 BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const Array& var,
                                        const Array& gamma, double eps, const Array& diff_y, const Array& y,
-                                       bool relu, bool skip_needed, const Array& beta) {
+                                       bool relu, bool skip_needed, const Array& beta, double high) {
   check(x.rank() >= 1 && x.size() > 0, "[batch_norm_backward] got the shape ", x.shape(),
         ", expected at least one element for each channel");
   check_channels("batch_norm_backward", "mean", mean, x);
@@ -193,9 +193,11 @@ BatchNormGradients batch_norm_backward(const Array& x, const Array& mean, const 
                          scales = rows.repeated(scale_of<R>(gamma, var, eps).data());
     std::vector<R> shifts;
     simd::ReluMask<T> mask;
+    mask.high = static_cast<R>(high);
     if (find_mask) {
       shifts = rows.repeated(beta.data<R>());
-      mask = {nullptr, scales.data(), shifts.data()};
+      mask.scale = scales.data();
+      mask.shift = shifts.data();
     } else if (relu) {
       mask.y = y.data<T>();
     }

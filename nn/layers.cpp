@@ -95,18 +95,29 @@ void BatchNorm2d::reset(uint64_t, const std::string&) {
   running_var.assign(Array::full(running_var.shape(), 1, running_var.dtype()));
 }
 
+Tensor BatchNorm2d::forward(const Tensor& x) { return normalise(x, {}, {.eps = eps}); }
+
 Tensor BatchNorm2d::relu(const Tensor& x) {
   const Scope scope(name());
-  return normalise(x, {}, true);
+  return normalise(x, {}, {.eps = eps, .relu = true});
+}
+
+Tensor BatchNorm2d::relu6(const Tensor& x) {
+  const Scope scope(name());
+  return normalise(x, {}, {.eps = eps, .relu = true, .high = 6});
+}
+
+Tensor BatchNorm2d::add(const Tensor& x, const Tensor& skip) {
+  const Scope scope(name());
+  return normalise(x, skip, {.eps = eps});
 }
 
 Tensor BatchNorm2d::add_relu(const Tensor& x, const Tensor& skip) {
   const Scope scope(name());
-  return normalise(x, skip, true);
+  return normalise(x, skip, {.eps = eps, .relu = true});
 }
 
-Tensor BatchNorm2d::normalise(const Tensor& x, const Tensor& skip, bool with_relu) {
-  const BatchNormOptions batch_norm{.eps = eps, .relu = with_relu};
+Tensor BatchNorm2d::normalise(const Tensor& x, const Tensor& skip, const BatchNormOptions& batch_norm) {
   if (!training()) return batch_norm_eval(x, weight, bias, running_mean, running_var, batch_norm, skip);
   const BatchNormResult result = batch_norm_train(x, weight, bias, batch_norm, skip);
   if (recomputing()) return result.y;

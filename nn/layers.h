@@ -1,6 +1,7 @@
 // Layers with parameters, and the pooling and activation layers that go between them.
 #pragma once
 
+#include "../autograd/ops/batch_norm.h"
 #include "../kernels/pool.h"
 #include "module.h"
 
@@ -47,9 +48,13 @@ class BatchNorm2d : public Layer {
  public:
   explicit BatchNorm2d(int64_t channels, double eps = 1e-5, double momentum = 0.1);
   void reset(uint64_t seed, const std::string& path) override;
-  Tensor forward(const Tensor& x) override { return normalise(x, {}, false); }
+  Tensor forward(const Tensor& x) override;
   /// relu(bn(x)), in one pass.
   Tensor relu(const Tensor& x);
+  /// relu6(bn(x)), in one pass.
+  Tensor relu6(const Tensor& x);
+  /// bn(x) + skip, in one pass.
+  Tensor add(const Tensor& x, const Tensor& skip);
   /// relu(bn(x) + skip), in one pass.
   Tensor add_relu(const Tensor& x, const Tensor& skip);
 
@@ -59,7 +64,7 @@ class BatchNorm2d : public Layer {
   Array &running_mean, &running_var;
 
  private:
-  Tensor normalise(const Tensor& x, const Tensor& skip, bool relu);
+  Tensor normalise(const Tensor& x, const Tensor& skip, const BatchNormOptions& options);
 };
 
 class ReLU : public Layer {

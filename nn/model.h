@@ -35,10 +35,24 @@ class Model : public Layer {
   void add_block(std::string name, std::function<Tensor(const Tensor&)> run) {
     blocks_.push_back({std::move(name), std::move(run)});
   }
+  /// A layer that is a block of its own, and a child of that name.
+  void add_block(const std::string& name, const std::shared_ptr<Layer>& layer);
+  /// The last block, "head": global average pooling and a fully connected layer, the child `name`.
+  void add_head(const std::string& name, int64_t channels, int64_t classes);
 
  private:
   Shape image_shape_;  // (h, w, c)
   std::vector<Block> blocks_;
+};
+
+/// How the convolutions of a network are made. Weights that come from elsewhere may ask for another way.
+struct ConvStyle {
+  bool folded = false;  ///< batch norms are part of the convolutions, which have biases instead
+  /// TensorFlow's "same" padding: where the kernel does not fit evenly, one pixel more at the bottom and the
+  /// right. For maps whose extent is a multiple of the stride, such as those of images of 32 n pixels.
+  bool same_padding = false;
+  double eps = 1e-5;  ///< of the batch norms
+  bool operator==(const ConvStyle&) const = default;
 };
 
 /// What the zoo can make.
@@ -47,11 +61,16 @@ struct ModelOptions {
   int64_t image_size = 32;
   int64_t classes = 10;
   double width = 1;  ///< multiplies the number of channels
+  ConvStyle style = {};
 };
 
 /// A model of the zoo, by name, with zero parameters: initialise() it or load its state. Throws
-/// argument_error that lists the names for an unknown one.
-std::unique_ptr<Model> make_model(const std::string& name, const ModelOptions& options = {});
+/// argument_error that lists the names for an unknown one, and for options outside their range.
+std::unique_ptr<Model> make_model(const std::string& name, const ModelOptions& options);
+/// The same with usual_options(name).
+std::unique_ptr<Model> make_model(const std::string& name);
+/// The sizes a network was published with: 224 x 224 pixels and 1,000 classes, or 32 x 32 and 10.
+ModelOptions usual_options(const std::string& name);
 std::vector<std::string> model_names();
 
 }  // namespace stairgrad::nn

@@ -104,20 +104,24 @@ class Module {
   /// all.
   StateMismatch load_state(const State& values, bool partial = false);
 
- protected:
-  /// A learned array, zero until reset() or load_state(). Hold it by reference: to() replaces it.
-  const Tensor& add_parameter(const std::string& name, Shape shape);
-  /// An array that is saved with the model but not learned; likewise.
-  Array& add_buffer(const std::string& name, Shape shape, double value = 0);
+  /// Makes `child` a part of this module. Its name may have dots: "conv.0.0" stands for two modules that
+  /// would do nothing but hold others.
   template <class M>
   std::shared_ptr<M> add_module(const std::string& name, std::shared_ptr<M> child) {
     child->name_ = name;
     children_.emplace_back(name, child);
     return child;
   }
+  /// Offers a point to quantizers; `tap` lives as long as this module.
+  void add_tap(const std::string& name, Tap& tap) { taps_.emplace_back(name, &tap); }
+
+ protected:
+  /// A learned array, zero until reset() or load_state(). Hold it by reference: to() replaces it.
+  const Tensor& add_parameter(const std::string& name, Shape shape);
+  /// An array that is saved with the model but not learned; likewise.
+  Array& add_buffer(const std::string& name, Shape shape, double value = 0);
   /// Takes a child out again; nothing if there is none of that name.
   void remove_module(const std::string& name);
-  void add_tap(const std::string& name, Tap& tap) { taps_.emplace_back(name, &tap); }
 
  private:
   friend class Evaluation;

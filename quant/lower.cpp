@@ -132,9 +132,26 @@ class Lowering {
     }
     if (is_on_grid(source)) return remapped(stored(source), t, grid);
     if (is(unshaped(source), "global_avg_pool")) return averaged(input_of(unshaped(source)), t, grid);
+    if (const auto* pool = as<MaxPool2dOp>(source)) {
+      // Quantizers are monotone: the code of the largest is the largest code.
+      check_one_reader(source);
+      const int src = emitted(input_of(source), name + ".before_pool", grid);
+      const int dst = add_value(name, image_of(source.shape()), grid, grid::bits(grid));
+      model_.layers.push_back(integer::MaxPool{src, dst, pool->options});
+      return dst;
+    }
+    return emitted(source, name, grid);
+  }
+
+  void check_one_reader(const Tensor& t) {
+    if (readers_[key(t)] > 1)
+      refuse(t, "several layers read it before it is quantized; give it a site (skip u8 or shared)");
+  }
+
+  // The result of a layer and what is fused into it, on a grid.
+  int emitted(const Tensor& source, const std::string& name, const Grid& grid) {
     const Chain chain = parse(source);
-    if (readers_[key(source)] > 1)
-      refuse(source, "several layers read it before it is quantized; give it a site (skip u8 or shared)");
+    check_one_reader(source);
     // A map that is flattened stays a map: a fully connected layer is a convolution over all of it.
     const int dst = add_value(name, image_of(unshaped(source).shape()), grid, grid::bits(grid));
     emit(chain, dst);
@@ -249,7 +266,7 @@ class Lowering {
       if (chain.skip || chain.limited()) refuse(t, "batch norm follows an activation or a residual add");
       apply_batch_norm(chain, t);
       if (op->has_skip) chain.skip = input_of(t, 5);
-      if (op->relu) limit(chain, 0, HUGE_VAL);
+      if (op->relu) limit(chain, 0, op->high);
       return chain;
     }
     if (is(t, "add")) {

@@ -1,6 +1,8 @@
 // Batch normalisation over all axes but the last, fused with the residual add and the ReLU that follow it.
-// y = act((x - mean) / sqrt(var + eps) * gamma + beta + skip), act being ReLU or nothing.
+// y = act((x - mean) / sqrt(var + eps) * gamma + beta + skip), act being ReLU, ReLU6 or nothing.
 #pragma once
+
+#include <cmath>
 
 #include "../op.h"
 
@@ -13,9 +15,10 @@ struct BatchNormOp final : Op {
   bool relu = false;
   bool has_skip = false;
   bool training = false;
+  double high = HUGE_VAL;  ///< upper limit of the ReLU
 
-  BatchNormOp(double eps, bool relu, bool has_skip, bool training)
-      : eps(eps), relu(relu), has_skip(has_skip), training(training) {}
+  BatchNormOp(double eps, bool relu, bool has_skip, bool training, double high)
+      : eps(eps), relu(relu), has_skip(has_skip), training(training), high(high) {}
   int skip_input() const { return training ? 3 : 5; }
 
   std::string_view name() const override { return "batch_norm"; }
@@ -30,6 +33,7 @@ struct BatchNormOp final : Op {
 struct BatchNormOptions {
   double eps = 1e-5;
   bool relu = false;
+  double high = HUGE_VAL;  ///< upper limit of the ReLU: 6 for ReLU6
 };
 
 struct BatchNormResult {

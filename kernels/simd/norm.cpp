@@ -21,14 +21,14 @@ void moments(const T* x, int64_t rows, int64_t width, const Real<T>* pivot, Real
 
 template <class T, bool with_skip, bool relu>
 void normalise_rows(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
-                    const Real<T>* scale, const Real<T>* shift) {
-  const auto zero = splat<Vector<T>>(0);
+                    const Real<T>* scale, const Real<T>* shift, Real<T> high) {
+  const auto zero = splat<Vector<T>>(0), limit = splat<Vector<T>>(high);
   for (int64_t r = 0; r < rows; ++r, x += width, y += width) {
     const auto column = [=](int64_t i, auto... rest) {
       auto v = (load(x + i, rest...) - load(mean + i, rest...)) * load(scale + i, rest...) +
                load(shift + i, rest...);
       if constexpr (with_skip) v = v + load(skip + i, rest...);
-      if constexpr (relu) v = v < zero ? zero : v;
+      if constexpr (relu) v = v < zero ? zero : v > limit ? limit : v;
       store(y + i, v, rest...);
     };
     for_vectors<T>(width, column, column);
@@ -38,10 +38,10 @@ void normalise_rows(const T* x, const T* skip, T* y, int64_t rows, int64_t width
 
 template <class T>
 void normalise(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
-               const Real<T>* scale, const Real<T>* shift, bool relu) {
+               const Real<T>* scale, const Real<T>* shift, bool relu, Real<T> high) {
   const auto loop = skip ? (relu ? normalise_rows<T, true, true> : normalise_rows<T, true, false>)
                          : (relu ? normalise_rows<T, false, true> : normalise_rows<T, false, false>);
-  loop(x, skip, y, rows, width, mean, scale, shift);
+  loop(x, skip, y, rows, width, mean, scale, shift, high);
 }
 
 enum class Mask { none, by_y, by_x };
@@ -50,10 +50,14 @@ enum class Mask { none, by_y, by_x };
 template <Mask mask, class T, class... Rest>
 inline Vector<T> gradient(const T* diff_y, const ReluMask<T>& relu, Vector<T> centred, int64_t at, int64_t i,
                           Rest... rest) {
-  const auto g = load(diff_y + at, rest...), zero = splat<Vector<T>>(0);
-  if constexpr (mask == Mask::by_y) return load(relu.y + at, rest...) > zero ? g : zero;
+  const auto g = load(diff_y + at, rest...);
+  const auto inside = [&](Vector<T> y) {
+    const auto zero = splat<Vector<T>>(0), high = splat<Vector<T>>(relu.high);
+    return (y > zero) & (y < high) ? g : zero;
+  };
+  if constexpr (mask == Mask::by_y) return inside(load(relu.y + at, rest...));
   if constexpr (mask == Mask::by_x)
-    return centred * load(relu.scale + i, rest...) + load(relu.shift + i, rest...) > zero ? g : zero;
+    return inside(centred * load(relu.scale + i, rest...) + load(relu.shift + i, rest...));
   return g;
 }
 

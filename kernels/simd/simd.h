@@ -5,6 +5,7 @@
 // every instruction set: no operation is contracted, and sums run over a fixed number of lanes.
 #pragma once
 
+#include <limits>
 #include <type_traits>
 
 #include "../elementwise.h"
@@ -19,16 +20,17 @@ namespace stairgrad::simd {
 template <class T>
 using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-/// Where the ReLU behind a normalisation let its argument through: where y > 0 or, with y null, where
-/// (x - mean) * scale + shift > 0; everywhere if all are null.
+/// Where the ReLU behind a normalisation let its argument through: where 0 < y < high or, with y null, where
+/// (x - mean) * scale + shift is between them; everywhere if all pointers are null.
 template <class T>
 struct ReluMask {
   const T* y = nullptr;
   const Real<T>* scale = nullptr;
   const Real<T>* shift = nullptr;
+  Real<T> high = std::numeric_limits<Real<T>>::infinity();
 
   /// For elements `offset` further on.
-  ReluMask at(int64_t offset) const { return {y ? y + offset : nullptr, scale, shift}; }
+  ReluMask at(int64_t offset) const { return {y ? y + offset : nullptr, scale, shift, high}; }
 };
 
 /// Loops over elements of type T. Arrays of functions are indexed by the enums of elementwise.h.
@@ -70,9 +72,9 @@ struct Loops {
   /// sum += x - pivot, squares += (x - pivot)^2.
   void (*moments)(const T* x, int64_t rows, int64_t width, const Real<T>* pivot, Real<T>* sum,
                   Real<T>* squares);
-  /// y = act((x - mean) * scale + shift [+ skip]).
+  /// y = act((x - mean) * scale + shift [+ skip]), act being nothing or the ReLU up to `high`.
   void (*normalise)(const T* x, const T* skip, T* y, int64_t rows, int64_t width, const Real<T>* mean,
-                    const Real<T>* scale, const Real<T>* shift, bool relu);
+                    const Real<T>* scale, const Real<T>* shift, bool relu, Real<T> high);
   /// With g = diff_y where the ReLU let it through: sum += g, products += g * (x - mean), and g itself into
   /// diff_skip unless that is null.
   void (*norm_gradient_sums)(const T* x, const T* diff_y, const ReluMask<T>& relu, T* diff_skip, int64_t rows,

@@ -1,0 +1,80 @@
+// The networks of the zoo: published sizes, blocks, options.
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "../../autograd/recorder.h"
+#include "../../nn/model.h"
+#include "../../quant/cost.h"
+
+using namespace stairgrad;
+using namespace stairgrad::nn;
+
+namespace {
+
+int64_t macs_of(Model& model) {
+  const Evaluation evaluation(model);
+  return quant::total_macs(quant::count_cost(
+      trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())})));
+}
+
+struct Published {
+  int64_t parameters, macs;
+};
+
+// torchvision's and Keras's documentation, and He et al.'s table 6 for the CIFAR networks;
+// multiply-accumulates are those of convolutions and fully connected layers at the usual size.
+const std::map<std::string, Published> published = {{"resnet20", {269'722, 40'551'040}},
+                                                    {"resnet18", {11'689'512, 1'814'073'344}},
+                                                    {"resnet34", {21'797'672, 3'663'761'408}},
+                                                    {"resnet50", {25'557'032, 4'089'184'256}},
+                                                    {"mobilenet_v2", {3'504'872, 300'774'272}}};
+
+}  // namespace
+
+TEST_CASE("parameters and multiply-accumulates are the published ones") {
+  for (const auto& [name, expected] : published) {
+    CAPTURE(name);
+    const auto model = make_model(name);
+    CHECK(model->parameter_count() == expected.parameters);
+    CHECK(macs_of(*model) == expected.macs);
+  }
+}
+
+TEST_CASE("every network runs block by block, with its options") {
+  for (const std::string& name : model_names()) {
+    CAPTURE(name);
+    const auto model = make_model(name, {.in_channels = 2, .image_size = 32, .classes = 7, .width = 0.5});
+    initialise(*model, 1);
+    model->eval();
+    const Tensor x(random_normal(model->input_shape(2), Philox(1)));
+    REQUIRE(x.shape() == Shape{2, 32, 32, 2});
+    const Tensor features = model->forward(x, 0, model->head());
+    CHECK(features.rank() == 4);
+    const Tensor logits = model->forward(features, model->head(), model->blocks().size());
+    CHECK(logits.shape() == Shape{2, 7});
+    CHECK(logits.value().to_vector() == (*model)(x).value().to_vector());
+    CHECK(model->blocks().front().name == "stem");
+    CHECK(model->blocks().back().name == "head");
+  }
+}
+
+TEST_CASE("folded networks have a bias for each convolution and no batch norm") {
+  for (const std::string& name : model_names()) {
+    CAPTURE(name);
+    const auto model = make_model(name, {.width = 0.25, .style = {.folded = true}});
+    CHECK(model->buffers().empty());
+    size_t weights = 0, biases = 0;
+    for (const NamedTensor& p : model->parameters()) (p.tensor.rank() == 1 ? biases : weights)++;
+    CHECK(weights == biases);
+    initialise(*model, 1);
+    CHECK(model->forward(Array::zeros(model->input_shape())).shape() == Shape{1, 10});
+  }
+}
+
+TEST_CASE("options outside their range are refused") {
+  for (const ModelOptions& options : {ModelOptions{.in_channels = 0}, ModelOptions{.image_size = -1},
+                                      ModelOptions{.classes = 0}, ModelOptions{.width = 0}})
+    CHECK_THROWS_AS(make_model("resnet8", options), argument_error);
+  CHECK_THROWS_AS(usual_options("resnet9"), argument_error);
+}
