@@ -59,6 +59,20 @@ void add_notes(SafeTensors& file, const std::map<std::string, std::string>& note
   }
 }
 
+// Files of networks in the usual style do not mention it.
+ConvStyle style_of(const Json& options, const std::string& path) {
+  ConvStyle style;
+  const auto found = options.find("style");
+  if (found == options.end()) return style;
+  try {
+    style = {found->at("folded").get<bool>(), found->at("same_padding").get<bool>(),
+             found->at("eps").get<double>()};
+  } catch (const Json::exception&) {
+    throw format_error(path, 0, "stairgrad.options: style is not {folded, same_padding, eps}");
+  }
+  return style;
+}
+
 ModelInfo info_of(const SafeTensors& file, const std::string& path) {
   ModelInfo info;
   info.model = entry(file, path, "stairgrad.model");
@@ -78,6 +92,7 @@ ModelInfo info_of(const SafeTensors& file, const std::string& path) {
       !(width->get<double>() > 0 && width->get<double>() <= 1000))
     throw format_error(path, 0, "stairgrad.options: width is missing or not a number above 0 and up to 1000");
   info.options.width = width->get<double>();
+  info.options.style = style_of(json, path);
   info.notes = notes_of(file);
   return info;
 }
@@ -98,11 +113,14 @@ void save_model(const std::string& path, const Module& model, const ModelInfo& i
   add_notes(file, info.notes);
   const ModelOptions& o = info.options;
   file.metadata["stairgrad.model"] = info.model;
-  file.metadata["stairgrad.options"] = Json{
-      {"in_channels", o.in_channels},
-      {"image_size", o.image_size},
-      {"classes", o.classes},
-      {"width", o.width}}.dump();
+  Json options = {{"in_channels", o.in_channels},
+                  {"image_size", o.image_size},
+                  {"classes", o.classes},
+                  {"width", o.width}};
+  if (o.style != ConvStyle{})
+    options["style"] = {
+        {"folded", o.style.folded}, {"same_padding", o.style.same_padding}, {"eps", o.style.eps}};
+  file.metadata["stairgrad.options"] = options.dump();
   data::save_safetensors(path, file);
 }
 

@@ -54,7 +54,7 @@ Tensor Conv2d::forward(const Tensor& x) {
   const Quantized src = input_tap(x), weights = weight_tap(weight);
   const Tensor y = arithmetic == Arithmetic::integers ? conv2d(src, weights, options)
                                                       : conv2d(src.value, weights.value, options);
-  return bias.defined() ? y + bias : y;
+  return bias.defined() ? y + cast(bias, y.dtype()) : y;
 }
 
 Linear::Linear(int64_t in_features, int64_t out_features, bool with_bias)

@@ -1,6 +1,8 @@
 // The networks of the zoo: published sizes, blocks, options.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "../../autograd/recorder.h"
@@ -59,7 +61,7 @@ TEST_CASE("every network runs block by block, with its options") {
   }
 }
 
-TEST_CASE("folded networks have a bias for each convolution and no batch norm") {
+TEST_CASE("folded networks have a bias for each convolution and no batch norm, also in bf16") {
   for (const std::string& name : model_names()) {
     CAPTURE(name);
     const auto model = make_model(name, {.width = 0.25, .style = {.folded = true}});
@@ -68,7 +70,18 @@ TEST_CASE("folded networks have a bias for each convolution and no batch norm") 
     for (const NamedTensor& p : model->parameters()) (p.tensor.rank() == 1 ? biases : weights)++;
     CHECK(weights == biases);
     initialise(*model, 1);
-    CHECK(model->forward(Array::zeros(model->input_shape())).shape() == Shape{1, 10});
+    const Array images = random_normal(model->input_shape(), Philox(2));
+    const Array logits = model->forward(images).value();
+    CHECK(logits.shape() == Shape{1, 10});
+    const Array narrow = model->forward(cast(images, DType::bf16)).value();
+    REQUIRE(narrow.dtype() == DType::bf16);
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < 10; ++i) {
+      const double expected = logits.data<float>()[i];
+      worst = std::max(worst, std::abs(narrow.data<bf16>()[i] - expected));
+      largest = std::max(largest, std::abs(expected));
+    }
+    CHECK(worst < 0.3 * largest);
   }
 }
 
