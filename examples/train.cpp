@@ -7,6 +7,7 @@
 
 #include "../kernels/reduce.h"
 #include "../nn/attribution.h"
+#include "common/model_list.h"
 #include "common/pictures.h"
 #include "common/progress.h"
 #include "common/report.h"
@@ -35,20 +36,22 @@ struct Settings {
         {"train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/resnet20",
          "train --model resnet20 --dataset cifar10 --epochs 0 --init out/resnet20/model.safetensors"});
     bool list_models = false;
+    std::string policy;
     common.add_to(options, "out/train");
     task.add_to(options);
     training.add_to(options);
     options.add("--test-curve", test_curve,
                 "measure the test set after every epoch; without it, it is used once, after the last");
-    options.add("--list-models", list_models, "print the names of the networks and their parameters");
+    options.add("--list-models", list_models,
+                "print the networks with their parameters, multiply-accumulates (MACs) and, with --policy, "
+                "bit operations (BOPs)");
+    options.add("--policy", policy, "for --list-models: a policy file, or bits for all layers such as w4a4");
     options.parse(argc, argv);
     if (list_models) {
-      Table table({"network", "parameters"});
-      for (const std::string& name : nn::model_names())
-        table.row({name, count(nn::make_model(name)->parameter_count())});
-      std::cout << table.text();
+      std::cout << model_list(policy).text();
       throw Exit{0};
     }
+    check(policy.empty(), "--policy ", policy, ": it is for --list-models; train works in floats");
     check(training.epochs > 0 || !task.init.empty(),
           "--epochs 0 measures a network; name its file with --init");
     training.seed = common.seed;
