@@ -3,8 +3,8 @@
 //
 //     build/examples/quickstart
 //
-// Expect 92.1 % in floats and 92.2 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer run equals
-// the quantized evaluation code for code. About three minutes on two cores.
+// Expect 92.1 % in floats and 92.2 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer
+// run equals the quantized evaluation code for code. About three minutes on two cores.
 #include <cstdio>
 
 #include "../autograd/recorder.h"
@@ -17,6 +17,7 @@
 #include "../quant/lower.h"
 #include "../quant/sites.h"
 #include "common/deployment.h"
+#include "common/labels.h"
 #include "common/machine.h"
 #include "common/pictures.h"
 #include "common/progress.h"
@@ -144,7 +145,11 @@ class Quickstart {
     nn::initialise(*float_model_, s_.common.seed);
     float_ = fit(*float_model_, nullptr);
     nn::save_model(run_.file("model.safetensors"), *float_model_,
-                   {s_.model, zoo_, {{"dataset", s_.dataset}}});
+                   {s_.model,
+                    zoo_,
+                    {{"dataset", s_.dataset},
+                     {"normalisation", s_.norm.empty() ? s_.dataset : s_.norm},
+                     {"classes", join_lines(test_.class_names)}}});
     run_.result().set("accuracy.float", float_.accuracy);
   }
 
@@ -289,7 +294,8 @@ class Quickstart {
       const RunDirectory::Series series = run_.series("epoch", field);
       return Curve{name, series.x, series.y};
     };
-    report.curves("Loss", "epoch", "cross-entropy", {curve("training", "loss"), curve("test", "measured_loss")});
+    report.curves("Loss", "epoch", "cross-entropy",
+                  {curve("training", "loss"), curve("test", "measured_loss")});
     report.curves("Accuracy", "epoch", "percent", {curve("test", "accuracy")});
     report.section("Bits");
     std::vector<BarRow> bars;
