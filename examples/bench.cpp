@@ -1,6 +1,8 @@
 // Measures: images a second, time of a step, memory, and with --profile where the time goes.
 //
 //     build/examples/bench train --model resnet20 --batch 128 --dtype bf16 --threads 2 --json
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <functional>
 #include <iostream>
@@ -136,6 +138,13 @@ Spread spread_of(std::vector<double> x) {
   return {x[x.size() / 2], x.front(), x.back()};
 }
 
+/// Bytes of memory that the process had at most.
+int64_t resident_peak() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * int64_t{1024};
+}
+
 /// Seconds of each call of `body`, for about so many seconds, at least five times.
 std::vector<double> repeat(const std::function<void()>& body, double seconds) {
   std::vector<double> times;
@@ -230,6 +239,7 @@ int bench_train(const Settings& s, const Value& setting) {
   all.set("steps", times.size());
   all.set("first_step_ms", 1e3 * first_step);
   all.set("peak_bytes", peak);
+  all.set("resident_bytes", resident_peak());
   all.set("threads", threads());
   all.set("setting", setting);
   all.set("cpu", machine.cpu_value());

@@ -7,6 +7,7 @@
 
 #include "../kernels/reduce.h"
 #include "../nn/attribution.h"
+#include "common/model_list.h"
 #include "common/pictures.h"
 #include "common/progress.h"
 #include "common/report.h"
@@ -33,22 +34,25 @@ struct Settings {
     Options options(
         "train", "Trains a network of the zoo in floating point.",
         {"train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/resnet20",
-         "train --model resnet20 --dataset cifar10 --epochs 0 --init out/resnet20/model.safetensors"});
+         "train --model resnet20 --dataset cifar10 --epochs 0 --init out/resnet20/model.safetensors",
+         "train --model resnet20 --dataset cifar10 --epochs 0 --init resnet20.th --import pytorch"});
     bool list_models = false;
+    std::string policy;
     common.add_to(options, "out/train");
     task.add_to(options);
     training.add_to(options);
     options.add("--test-curve", test_curve,
                 "measure the test set after every epoch; without it, it is used once, after the last");
-    options.add("--list-models", list_models, "print the names of the networks and their parameters");
+    options.add("--list-models", list_models,
+                "print the networks with their parameters, multiply-accumulates (MACs) and, with --policy, "
+                "bit operations (BOPs)");
+    options.add("--policy", policy, "for --list-models: a policy file, or bits for all layers such as w4a4");
     options.parse(argc, argv);
     if (list_models) {
-      Table table({"network", "parameters"});
-      for (const std::string& name : nn::model_names())
-        table.row({name, count(nn::make_model(name)->parameter_count())});
-      std::cout << table.text();
+      std::cout << model_list(policy).text();
       throw Exit{0};
     }
+    check(policy.empty(), "--policy ", policy, ": it is for --list-models; train works in floats");
     check(training.epochs > 0 || !task.init.empty(),
           "--epochs 0 measures a network; name its file with --init");
     training.seed = common.seed;
@@ -65,8 +69,7 @@ data::Dataset some_of(const data::Dataset& dataset, int64_t test_size) {
 }
 
 void fit(const Settings& s, Task& task, RunDirectory& run) {
-  data::Loader loader(task.train, training_transform(s.training, task.normalisation),
-                      loader_options(s.training));
+  data::Loader loader(task.train, task.training_transform(s.training), loader_options(s.training));
   nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum,
                     /*nesterov=*/true);
   TrainingJob job{
@@ -76,6 +79,7 @@ void fit(const Settings& s, Task& task, RunDirectory& run) {
                {"width", text(s.task.width)},
                {"pictures", text(task.train.size())},
                {"init", s.task.init}};
+  if (s.task.size > 0) job.notes["size"] = text(s.task.size);
   const bool use_test = s.task.validate || s.test_curve;
   const data::Dataset measured = use_test ? task.test : some_of(task.train, task.test.size());
   job.measured = s.measured();
@@ -98,7 +102,7 @@ std::vector<Picture> attributed(Task& task, int64_t pictures, DType dtype) {
   for (int64_t i = 0; i < few.size(); ++i) {
     const auto name = [&](int32_t label) { return few.class_names[static_cast<size_t>(label)]; };
     const int32_t is = few.labels[static_cast<size_t>(i)], seen = found.predictions[static_cast<size_t>(i)];
-    const Array image = picture_of(cast(few.image(i), DType::f32), 0, 255);
+    const Array image = picture_of(cast(task.seen(few.image(i)), DType::f32), 0, 255);
     const Array map = maps.slice(i, 1).reshape({maps.dim(1), maps.dim(2)});
     row.push_back({heat_overlay(image, map), is == seen ? name(is) : name(is) + ", taken for " + name(seen)});
   }

@@ -15,8 +15,6 @@ namespace {
 
 constexpr size_t alignment = 64;
 
-// Under AddressSanitizer every array is a block of its own, of exactly its size, and goes back when it ends:
-// only so can the sanitizer see who reads beside it or after its end.
 #if defined(__SANITIZE_ADDRESS__)
 constexpr bool caching = false;
 #elif defined(__has_feature)
@@ -68,6 +66,8 @@ void release(Cache& c) noexcept {
 }
 
 }  // namespace
+
+const bool blocks_are_cached = caching;
 
 void* allocate(size_t bytes) {
   const size_t size = size_class(bytes);

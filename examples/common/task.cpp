@@ -1,23 +1,47 @@
 #include "task.h"
 
+#include "../../nn/import.h"
+#include "labels.h"
+
 namespace stairgrad::examples {
 
 void TaskOptions::add_to(Options& o) {
   o.add("--model", model, "network of the zoo").one_of(nn::model_names());
   o.add("--dataset", dataset, "pictures").one_of(data::dataset_names());
   o.add("--init", init, "model file to start from");
+  std::vector<std::string> recipes = {""};
+  std::string abouts;
+  for (const nn::ImportRecipe& recipe : nn::import_recipes()) {
+    recipes.push_back(recipe.name);
+    abouts += "; " + recipe.name + ": " + recipe.about;
+  }
+  o.add("--import", import, "what --init is, if it is a file of another framework" + abouts).one_of(recipes);
   o.add("--norm", norm,
         "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that of "
         "--init, or the "
         "data set's own)");
   o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
+  o.add("--size", size,
+        "cut pictures to squares of so many pixels: the middle to measure, after the shorter side became 8/7 "
+        "of it, a random part to train; 0: they stay as they are")
+      .at_least(0);
   o.add("--limit", limit, "use so many training and test pictures only; 0: all").at_least(0);
   o.add("--validate", validate, "measure on pictures held out of the training set, not on the test set");
 }
 
 data::Transform Task::test_transform() const {
-  data::Transform transform;
-  transform.normalisation = normalisation;
+  if (size > 0) return data::resize_and_centre_crop(normalisation, size * 8 / 7, size);
+  return {.normalisation = normalisation};
+}
+
+Array Task::seen(const Array& picture) const {
+  return size > 0 ? data::centre_crop(data::resize_short_side(picture, size * 8 / 7), size) : picture;
+}
+
+data::Transform Task::training_transform(const TrainingOptions& options) const {
+  data::Transform transform = examples::training_transform(options, normalisation);
+  transform.random_resized = size;
+  if (size > 0) transform.pad = 0;
   return transform;
 }
 
@@ -33,11 +57,20 @@ std::string usual_normalisation(const std::string& dataset) {
 Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed) {
   Task task;
   task.info.model = options.model;
+  task.size = options.size;
   std::string norm = options.norm;
-  if (!options.init.empty()) {
+  nn::ConvStyle style;
+  check(options.import.empty() || !options.init.empty(), "--import ", options.import,
+        ": name the file with --init");
+  if (!options.import.empty()) {
+    const nn::ImportRecipe& recipe = nn::import_recipe(options.import);
+    style = recipe.style;
+    if (norm.empty()) norm = recipe.normalisation;
+  } else if (!options.init.empty()) {
     const nn::ModelInfo saved = nn::read_model_info(options.init);
     check(saved.model == options.model, "--init ", options.init, ": it holds a ", saved.model,
           ", but --model is ", options.model);
+    style = saved.options.style;
     if (const auto found = saved.notes.find("normalisation"); norm.empty() && found != saved.notes.end())
       norm = found->second;
   }
@@ -57,11 +90,15 @@ Task load_task(const TaskOptions& options, const std::string& data_folder, uint6
   task.info.options = {.in_channels = image[2],
                        .image_size = image[0],
                        .classes = task.train.classes(),
-                       .width = options.width};
-  task.info.notes = {{"dataset", options.dataset}, {"normalisation", norm}};
+                       .width = options.width,
+                       .style = style};
+  task.info.notes = {
+      {"dataset", options.dataset}, {"normalisation", norm}, {"classes", join_lines(task.test.class_names)}};
   task.model = nn::make_model(options.model, task.info.options);
   if (options.init.empty())
     nn::initialise(*task.model, seed);
+  else if (!options.import.empty())
+    nn::import_weights(options.import, options.init, *task.model);
   else
     nn::load_weights(options.init, *task.model);
   return task;

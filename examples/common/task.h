@@ -14,11 +14,13 @@ namespace stairgrad::examples {
 /// Which network, which data.
 struct TaskOptions {
   std::string model = "resnet20", dataset = "cifar10";
-  std::string init = {};  ///< model file to start from
-  std::string norm = {};  ///< normalisation; empty: that of the model file, or else the data set's own
-  double width = 1;       ///< multiplies the channels of the network
-  int64_t limit = 0;      ///< use so many training and test pictures only; 0: all
-  bool validate = false;  ///< hold out a part of the training pictures and never look at the test set
+  std::string init = {};    ///< model file to start from
+  std::string import = {};  ///< recipe that --init is read by; empty: it is a file of ours
+  std::string norm = {};    ///< normalisation; empty: that of the model file, or else the data set's own
+  double width = 1;         ///< multiplies the channels of the network
+  int64_t size = 0;         ///< pictures are cut to squares of so many pixels; 0: they stay as they are
+  int64_t limit = 0;        ///< use so many training and test pictures only; 0: all
+  bool validate = false;    ///< hold out a part of the training pictures and never look at the test set
 
   void add_to(Options& options);
 };
@@ -27,10 +29,14 @@ struct TaskOptions {
 struct Task {
   data::Dataset train, test;
   data::Normalisation normalisation;
+  int64_t size = 0;    ///< of TaskOptions
   nn::ModelInfo info;  ///< how the network is saved; its notes name data set and normalisation
   std::unique_ptr<nn::Model> model;
 
   data::Transform test_transform() const;
+  data::Transform training_transform(const TrainingOptions& options) const;
+  /// The part of a picture that the network sees when it is measured, u8.
+  Array seen(const Array& picture) const;
 };
 
 /// Loads the data, then makes the network: from options.init with its values, or with initial ones drawn from

@@ -16,7 +16,7 @@ namespace {
 
 Bytes little(uint64_t value, int count) {
   Bytes bytes;
-  for (int i = 0; i < count; ++i) bytes.push_back(static_cast<uint8_t>(value >> (8 * i)));
+  for (int i = 0; i < count; ++i) bytes.push_back(i < 8 ? static_cast<uint8_t>(value >> (8 * i)) : uint8_t{0});
   return bytes;
 }
 

@@ -10,6 +10,7 @@
 
 #include "../../examples/common/chart.h"
 #include "../../examples/common/interrupt.h"
+#include "../../examples/common/labels.h"
 #include "../../examples/common/machine.h"
 #include "../../examples/common/options.h"
 #include "../../examples/common/pictures.h"
@@ -272,6 +273,23 @@ TEST_CASE("pictures") {
   CHECK(sheet.to_vector()[(4 * 5 + 3) * 3 + 1] == 255);  // nothing there
   CHECK_THROWS_AS(contact_sheet({grey, large}, 2), argument_error);
   CHECK_THROWS_AS(enlarge(grey, 0), argument_error);
+}
+
+TEST_CASE("names of classes are lines, or a column of a table") {
+  const Folder folder;
+  const auto read = [&](const std::string& words) {
+    std::ofstream(folder / "labels") << words;
+    return read_labels(folder / "labels");
+  };
+  using Names = std::vector<std::string>;
+  CHECK(read("cat\nEgyptian cat\r\n") == Names{"cat", "Egyptian cat"});
+  CHECK(read("file\tclass\tname\na.jpg\t2\tcat\nb.jpg\t0\tdog\n") == Names{"dog", "class 1", "cat"});
+  CHECK(split_lines(join_lines({"a", "b c"})) == Names{"a", "b c"});
+  CHECK_THROWS_AS(read(""), format_error);
+  CHECK_THROWS_AS(read("file\tname\na.jpg\tcat\n"), format_error);
+  CHECK_THROWS_AS(read("class\tname\nx\tcat\n"), format_error);
+  CHECK_THROWS_AS(read("class\tname\n1\n"), format_error);
+  CHECK_THROWS_AS(read_labels(folder / "nothing"), format_error);
 }
 
 TEST_CASE("this machine is known") {

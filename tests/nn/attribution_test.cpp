@@ -9,6 +9,7 @@
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
+#include "../../nn/optimiser.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
@@ -81,6 +82,32 @@ TEST_CASE("a loss on an inner attribution map has the right gradient, which take
     if (names[i].starts_with("layer3")) of_later_layers += std::abs(exact);
   }
   CHECK(of_later_layers > 1e-3);  // these reach the map through its weights alone
+}
+
+TEST_CASE("a loss on the attribution at layer3 of ResNet-18 trains") {
+  const auto model = make_model("resnet18_cifar", {.image_size = 16, .classes = 4, .width = 0.125});
+  initialise(*model, 3);
+  const auto& blocks = model->blocks();
+  const auto named = [](const Block& block) { return block.name == "layer3.1"; };
+  const auto after =
+      static_cast<size_t>(std::find_if(blocks.begin(), blocks.end(), named) - blocks.begin()) + 1;
+  REQUIRE(after < model->head());
+  const Tensor images = normal(model->input_shape(8), 0, DType::f32);
+  const std::vector<int32_t> chosen = {0, 1, 2, 3, 0, 1, 2, 3};
+  Array target = Array::zeros({8, 4, 4}, DType::f32);  // look at the corner
+  for (int64_t i = 0; i < 8; ++i) target.data<float>()[i * 16] = 1;
+  SGD optimiser({{model->parameters(), 1, 0}}, 0.9, /*nesterov=*/true);
+  std::vector<double> losses;
+  for (int step = 0; step < 40; ++step) {
+    const Tensor features = model->forward(images, 0, after);
+    const Tensor logits = model->forward(features, after, blocks.size());
+    const Tensor map = grad_cam(features, logits, chosen, /*create_graph=*/true);
+    const Tensor loss = sum(square(l2_normalise(map, {1, 2}) - target)) / 8;
+    optimiser.step(grad({loss}, optimiser.parameters(), {.allow_unused = true}), 0.02);
+    losses.push_back(loss.item());
+  }
+  CHECK(losses.front() > 0.8);
+  CHECK(losses.back() < 0.5 * losses.front());
 }
 
 TEST_CASE("attribution maps are scaled to one and leave the model as it was") {

@@ -1,0 +1,78 @@
+#!/bin/bash
+# infer on pictures: a model file of ours, one of PyTorch, a published one; and clear errors for wrong inputs.
+#   infer_test.sh BUILD
+set -uo pipefail
+build=$(cd "$1" && pwd)
+pictures=$(cd "$(dirname "$0")/../data/pictures" && pwd)
+data=${STAIRGRAD_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/stairgrad}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+infer() { "$build/examples/infer" "$@"; }
+
+# check NAME COMMAND...
+check() {
+  local name=$1
+  shift
+  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
+}
+
+# refused NAME WORDS OPTION...: exit code 1 and a message with these words.
+refused() {
+  local name=$1 words=$2 code=0
+  shift 2
+  infer "$@" >refused.log 2>&1 || code=$?
+  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
+    echo "ok $name"
+  else
+    echo "FAILED $name: exit code $code"
+    cat refused.log
+  fi
+}
+
+"$build/examples/train" --model resnet8 --width 0.25 --dataset synthetic --limit 200 --epochs 1 --out made >train.log 2>&1 ||
+  { echo "FAILED a network to ask"; cat train.log; exit 1; }
+model=made/model.safetensors
+
+five_classes() {
+  infer "$model" "$pictures/baseline.jpg" "$pictures/grey.jpg" --out said >said.log || return 1
+  [ "$(grep -c '^grating [0-9] .* %$' said.log)" -eq 10 ] &&
+    [ "$(find said -name '*.gradcam.png' | wc -l)" -eq 2 ] &&
+    [ "$(head -c 8 said/1-baseline.gradcam.png | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ] &&
+    python3 - <<'PYTHON'
+import json
+first, second = json.load(open('said/result.json'))['images']
+shares = [c['probability'] for c in first['top']]
+assert len(shares) == 5 and shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1 + 1e-6, shares
+assert all(c['name'] == f"grating {c['class']}" for c in first['top'] + second['top'])
+PYTHON
+}
+check 'five classes by name, and where the network looks' five_classes
+
+own_labels() {
+  printf 'one\ntwo\nthree\nfour\nfive\nsix\nseven\neight\nnine\nten\n' >names.txt
+  infer "$model" "$pictures/baseline.jpg" --labels names.txt --top 10 >said.log && grep -q '^seven .* %$' said.log
+}
+check 'names from a file' own_labels
+check 'a description' sh -c "'$build/examples/infer' --describe $model | grep -q 'classes *10'"
+
+printf 'one\ntwo\n' >few.txt
+refused 'labels for another number of classes' 'got 2 names, expected 10' "$model" "$pictures/baseline.jpg" --labels few.txt
+refused 'no picture' 'IMAGE' "$model"
+refused 'a picture that is none' 'names.txt' "$model" names.txt
+refused 'a recipe without a network' '--model' "$model" "$pictures/baseline.jpg" --import pytorch
+refused 'a file of another framework' 'missing: .*unexpected: ' "$model" "$pictures/baseline.jpg" --import keras --model mobilenet_v1
+
+weights=$data/weights/imagenet_mobilenet_v2_1.0_224_fp32_dequantised.safetensors
+photos=$data/imagenet1000-256
+if [ -f "$weights" ] && [ -f "$photos/labels.tsv" ]; then
+  published() {
+    infer --import tensorflow-folded --model mobilenet_v2 --labels "$photos/labels.tsv" "$weights" \
+      "$photos/n01440764.jpg" >said.log && sed -n 4p said.log | grep -q '^tench .* [89].\... %$'
+  }
+  check 'a published network knows a tench' published
+else
+  echo "SKIPPED: no MobileNetV2 weights or ImageNet pictures in $data"
+  echo "ok a published network knows a tench"
+fi
