@@ -51,7 +51,7 @@ inline F32 exp(F32 x) {
   const F32 p = polynomial(r, {0.5f, 0.166665182f, 0.0416662022f, 0.00836902484f, 0.00139507256f});
   const F32 e = 1.0f + (r + r * r * p);
   // 2^n as two factors: n reaches beyond the exponents of normal floats, and the last product rounds once.
-  const S32 k = reinterpret_cast<S32>(shifted) - 0x4b400000;
+  const S32 k = reinterpret_cast<S32>(bits(shifted) - 0x4b400000u);
   const S32 half = k >> 1;
   const F32 first = reinterpret_cast<F32>((half + 127) << 23);
   const F32 second = reinterpret_cast<F32>((k - half + 127) << 23);
@@ -63,7 +63,7 @@ inline F32 log(F32 x) {
   const F32 zero{}, one = splat<F32>(1);
   // x = 2^n (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2); a subnormal is scaled up first.
   const S32 tiny = x < 0x1p-126f;
-  const S32 u = reinterpret_cast<S32>(tiny ? x * 0x1p24f : x) - 0x3f3504f3;
+  const S32 u = reinterpret_cast<S32>(bits(tiny ? x * 0x1p24f : x) - 0x3f3504f3u);
   const F32 exponent = __builtin_convertvector(u >> 23, F32);
   const F32 n = tiny ? exponent - 24.0f : exponent;
   const F32 f = reinterpret_cast<F32>((u & 0x007fffff) + 0x3f3504f3) - one;

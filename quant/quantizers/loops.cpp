@@ -58,7 +58,7 @@ inline F32 power_of_two(F32 z) {
   // Estrin's rule: a shorter chain than Horner's, which is what limits this loop.
   const F32 square = f * f, low = f * 0.693146967f + 1.00000007f, middle = f * 0.0555071327f + 0.240221197f;
   const F32 y = low + square * (middle + square * (f * 0.00132764720f + 0.00967554133f));
-  return reinterpret_cast<F32>(reinterpret_cast<S32>(y) + (reinterpret_cast<S32>(shifted) << 23));
+  return reinterpret_cast<F32>(reinterpret_cast<U32>(y) + (reinterpret_cast<U32>(shifted) << 23));
 }
 inline double power_of_two(double z) { return ::exp2(z); }
 
