@@ -1,33 +1,22 @@
-// Measures: images a second, time of a step, memory, and with --profile where the time goes.
-//
-//     build/examples/bench train --model resnet20 --batch 128 --dtype bf16 --threads 2 --json
-#include <sys/resource.h>
-
+// bench train: a step of training on random pictures.
 #include <algorithm>
-#include <functional>
 #include <iostream>
 #include <map>
 
-#include "../autograd/grad.h"
-#include "../autograd/ops.h"
-#include "../autograd/profile.h"
-#include "../data/formats/file.h"
-#include "../kernels/allocator.h"
-#include "../kernels/threads.h"
-#include "../nn/attribution.h"
-#include "../nn/model.h"
-#include "common/machine.h"
-#include "common/options.h"
-#include "common/progress.h"
-#include "common/table.h"
-#include "common/training.h"
+#include "../../autograd/grad.h"
+#include "../../autograd/ops.h"
+#include "../../autograd/profile.h"
+#include "../../data/formats/file.h"
+#include "../../kernels/allocator.h"
+#include "../../kernels/threads.h"
+#include "../../nn/attribution.h"
+#include "../../nn/model.h"
+#include "../common/table.h"
+#include "../common/training.h"
+#include "bench.h"
 
-using namespace stairgrad;
-using namespace stairgrad::examples;
-
+namespace stairgrad::examples {
 namespace {
-
-const Stopwatch since_start;
 
 /// What every measurement is told.
 struct Settings {
@@ -128,34 +117,6 @@ class TrainingStep {
   Array target_;
 };
 
-struct Spread {
-  double median = 0, min = 0, max = 0;
-  Value value() const { return Value::Group{{"median", median}, {"min", min}, {"max", max}}; }
-};
-
-Spread spread_of(std::vector<double> x) {
-  std::ranges::sort(x);
-  return {x[x.size() / 2], x.front(), x.back()};
-}
-
-/// Bytes of memory that the process had at most.
-int64_t resident_peak() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * int64_t{1024};
-}
-
-/// Seconds of each call of `body`, for about so many seconds, at least five times.
-std::vector<double> repeat(const std::function<void()>& body, double seconds) {
-  std::vector<double> times;
-  for (const Stopwatch all; times.size() < 5 || all.seconds() < seconds;) {
-    const Stopwatch one;
-    body();
-    times.push_back(one.seconds());
-  }
-  return times;
-}
-
 struct Row {
   std::string name;
   int64_t calls = 0;
@@ -197,10 +158,14 @@ std::string profile_table(const std::vector<Row>& ops, const std::vector<Row>& p
   return table.text();
 }
 
-int bench_train(const Settings& s, const Value& setting) {
+}  // namespace
+
+int bench_train(int argc, char** argv) {
+  Settings s;
+  const Value setting = s.parse(argc, argv);
   TrainingStep step(s);
   step.run();
-  const double first_step = since_start.seconds();
+  const double first_step = since_start();
   for (int i = 0; i < 2; ++i) step.run();  // the allocator and the caches fill up
   reset_peak();
   const std::vector<double> times = repeat([&] { step.run(); }, s.seconds);
@@ -220,8 +185,7 @@ int bench_train(const Settings& s, const Value& setting) {
   }
 
   const Spread seconds = spread_of(times);
-  const auto n = static_cast<double>(s.batch);
-  const Spread rate{n / seconds.median, n / seconds.max, n / seconds.min};
+  const Spread rate = rate_of(s.batch, seconds);
   const Spread latency{1e3 * seconds.median, 1e3 * seconds.min, 1e3 * seconds.max};
   if (!s.json) {
     std::cout << s.model << ", " << s.dtype << ", batch " << s.batch << ", " << threads()
@@ -232,18 +196,12 @@ int bench_train(const Settings& s, const Value& setting) {
     if (s.profile) std::cout << "\n" << profile_table(ops, parts);
     return 0;
   }
-  const Machine machine = this_machine();
-  Value all = Value::Group{};
+  Value all = described(setting);
   all.set("images_per_second", rate.value());
   all.set("latency_ms", latency.value());
   all.set("steps", times.size());
   all.set("first_step_ms", 1e3 * first_step);
   all.set("peak_bytes", peak);
-  all.set("resident_bytes", resident_peak());
-  all.set("threads", threads());
-  all.set("setting", setting);
-  all.set("cpu", machine.cpu_value());
-  all.set("versions", machine.versions());
   Value::List lines;
   for (const Row& row : ops)
     lines.push_back(Value::Group{
@@ -253,15 +211,4 @@ int bench_train(const Settings& s, const Value& setting) {
   return 0;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  return run_program([&] {
-    const std::string what = argc > 1 ? argv[1] : "";
-    const bool help = what == "--help" || what == "-h";
-    check(what == "train" || help, "got \"", what, "\", expected what to measure: bench train --help");
-    Settings s;
-    const Value setting = help ? s.parse(argc, argv) : s.parse(argc - 1, argv + 1);
-    return bench_train(s, setting);
-  });
-}
+}  // namespace stairgrad::examples

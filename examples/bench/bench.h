@@ -1,0 +1,38 @@
+// What the measurements share. Each is a function that parses its own options and prints what it found.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "../common/machine.h"
+#include "../common/options.h"
+#include "../common/progress.h"
+
+namespace stairgrad::examples {
+
+int bench_train(int argc, char** argv);
+int bench_infer(int argc, char** argv);
+int bench_load(int argc, char** argv);
+
+/// Seconds since the program began.
+double since_start();
+
+/// Bytes of memory that the process had at most.
+int64_t resident_peak();
+
+struct Spread {
+  double median = 0, min = 0, max = 0;
+  Value value() const { return Value::Group{{"median", median}, {"min", min}, {"max", max}}; }
+};
+Spread spread_of(std::vector<double> x);
+/// Images a second, given the seconds of batches of `images`.
+Spread rate_of(int64_t images, const Spread& seconds);
+
+/// Seconds of each call of `body`, for about so many seconds, at least five times.
+std::vector<double> repeat(const std::function<void()>& body, double seconds);
+
+/// The fields that every measurement's JSON has: setting, threads, memory, cpu, versions.
+Value described(const Value& setting);
+
+}  // namespace stairgrad::examples
