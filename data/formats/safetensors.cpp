@@ -231,7 +231,8 @@ void save_safetensors(const std::string& path, const SafeTensors& content) {
 
 int64_t count_not_finite(const SafeTensors& content) {
   int64_t count = 0;
-  for (const auto& [name, values] : content.tensors) {
+  for (const auto& entry : content.tensors) {
+    const Array& values = entry.second;
     if (!is_floating(values.dtype())) continue;
     dispatch_floating(values.dtype(), [&](auto zero) {
       const auto* first = values.data<decltype(zero)>();

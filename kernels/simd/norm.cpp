@@ -53,7 +53,7 @@ inline Vector<T> gradient(const T* diff_y, const ReluMask<T>& relu, Vector<T> ce
   const auto g = load(diff_y + at, rest...);
   const auto inside = [&](Vector<T> y) {
     const auto zero = splat<Vector<T>>(0), high = splat<Vector<T>>(relu.high);
-    return (y > zero) & (y < high) ? g : zero;
+    return ((y > zero) & (y < high)) ? g : zero;
   };
   if constexpr (mask == Mask::by_y) return inside(load(relu.y + at, rest...));
   if constexpr (mask == Mask::by_x)

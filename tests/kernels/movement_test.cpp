@@ -65,7 +65,8 @@ TEST_CASE("transpose moves every element of every type") {
   };
   for (const DType dtype : all_types) {
     for (const auto& [shape, permutation] : cases) {
-      CAPTURE(text(shape, name_of(dtype)));
+      const std::string label = text(shape, name_of(dtype));
+      CAPTURE(label);
       const Array x = counting(shape, dtype), y = kernels::transpose(x, permutation);
       const std::vector<double> from = x.to_vector(), to = y.to_vector();
       bool equal = true;

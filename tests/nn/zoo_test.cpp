@@ -35,7 +35,9 @@ const std::map<std::string, Published> published = {{"resnet20", {269'722, 40'55
 }  // namespace
 
 TEST_CASE("parameters and multiply-accumulates are the published ones") {
-  for (const auto& [name, expected] : published) {
+  for (const auto& entry : published) {
+    const auto& name = entry.first;
+    const auto& expected = entry.second;
     CAPTURE(name);
     const auto model = make_model(name);
     CHECK(model->parameter_count() == expected.parameters);
