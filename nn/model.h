@@ -49,7 +49,7 @@ class Model : public Layer {
 struct ConvStyle {
   bool folded = false;  ///< batch norms are part of the convolutions, which have biases instead
   /// TensorFlow's "same" padding: where the kernel does not fit evenly, one pixel more at the bottom and the
-  /// right. For maps whose extent is a multiple of the stride, such as those of images of 32 n pixels.
+  /// right. For images of 32 n pixels, whose maps are multiples of every stride.
   bool same_padding = false;
   double eps = 1e-5;  ///< of the batch norms
   bool operator==(const ConvStyle&) const = default;

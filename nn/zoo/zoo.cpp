@@ -70,6 +70,8 @@ std::unique_ptr<Model> make_model(const std::string& name, const ModelOptions& o
         "[model] got ", options.in_channels, " channels, images of ", options.image_size, " pixels, ",
         options.classes, " classes, width ", options.width, " and eps ", options.style.eps,
         ", expected numbers above 0");
+  check(!options.style.same_padding || options.image_size % 32 == 0, "[model] got images of ",
+        options.image_size, " pixels, expected a multiple of 32 for TensorFlow's padding");
   return entry.make(options);
 }
 

@@ -97,9 +97,11 @@ TEST_CASE("files that are no model files are refused") {
   CHECK(contains(with("stairgrad.format", "stairgrad.checkpoint"), "is a stairgrad.checkpoint file"));
   CHECK(contains(with("stairgrad.version", "2"), "version 2"));
   CHECK(contains(with("stairgrad.model", "vgg"), "vgg"));
-  for (const char* bad : {"{", "[]", "{}", R"({"classes":-1,"image_size":32,"in_channels":3,"width":1})",
-                          R"({"classes":10,"image_size":32,"in_channels":3,"width":0})",
-                          R"({"classes":10,"image_size":32.5,"in_channels":3,"width":1})"}) {
+  for (const char* bad :
+       {"{", "[]", "{}", R"({"classes":-1,"image_size":32,"in_channels":3,"width":1})",
+        R"({"classes":10,"image_size":32,"in_channels":3,"width":0})",
+        R"({"classes":10,"image_size":32.5,"in_channels":3,"width":1})",
+        R"({"classes":10,"image_size":32,"in_channels":3,"width":1,"style":{"folded":true}})"}) {
     CAPTURE(bad);
     CHECK(with("stairgrad.options", bad) != "no error");
   }

@@ -199,18 +199,20 @@ TEST_CASE("an imported model is saved and loaded with its style") {
 TEST_CASE("TensorFlow's padding puts the odd pixel at the bottom and the right") {
   // A stem whose kernel is one at its first element shows where the window begins.
   for (const bool same : {false, true}) {
-    const auto model = make_model(
-        "mobilenet_v2", {.in_channels = 1, .image_size = 4, .style = {.folded = true, .same_padding = same}});
+    const auto model =
+        make_model("mobilenet_v2", {.in_channels = 1, .style = {.folded = true, .same_padding = same}});
     model->state().at("features.0.0.weight").data<float>()[0] = 1;
-    Array x(Shape{1, 4, 4, 1});
-    for (int64_t i = 0; i < 16; ++i) x.data<float>()[i] = static_cast<float>(i) / 16;
+    Array x(model->input_shape());
+    for (int64_t i = 0; i < x.size(); ++i) x.data<float>()[i] = static_cast<float>(i) / 1024;
     const NoGrad no_grad;
     const Array y = model->forward(x, 0, 1).value();
-    REQUIRE(y.shape() == Shape{1, 2, 2, 32});
-    const auto at = [&](int64_t pixel) { return 16 * y.data<float>()[pixel * 32]; };
-    CHECK(at(0) == 0);
-    CHECK(at(1) == (same ? 2 : 0));
-    CHECK(at(3) == (same ? 10 : 5));
+    REQUIRE(y.shape() == Shape{1, 16, 16, 32});
+    const auto at = [&](int64_t row, int64_t column) {
+      return 1024 * y.data<float>()[(row * 16 + column) * 32];
+    };
+    CHECK(at(0, 0) == 0);
+    CHECK(at(0, 1) == (same ? 2 : 0));
+    CHECK(at(1, 1) == (same ? 2 * 32 + 2 : 32 + 1));
   }
 }
 

@@ -29,9 +29,9 @@ Array images_of(const Shape& shape, uint64_t stream = 1) { return random_normal(
 
 // A network as after a training: batch norm with statistics and scales of its own, some channels dead.
 std::unique_ptr<nn::Model> network(const std::string& name, int64_t size = 12, int64_t channels = 3,
-                                   double width = 0.5) {
-  auto model =
-      nn::make_model(name, {.in_channels = channels, .image_size = size, .classes = 10, .width = width});
+                                   double width = 0.5, const nn::ConvStyle& style = {}) {
+  auto model = nn::make_model(
+      name, {.in_channels = channels, .image_size = size, .classes = 10, .width = width, .style = style});
   nn::initialise(*model, 3);
   uint64_t stream = 0;
   const nn::State state = model->state();
@@ -46,7 +46,7 @@ std::unique_ptr<nn::Model> network(const std::string& name, int64_t size = 12, i
       const bool batch_norm = state.count(key.substr(0, key.rfind('.')) + ".running_mean");
       if (batch_norm && key.ends_with(".weight"))
         v = static_cast<float>(i % 7 == 3 ? 0 : (i % 5 == 2 ? -1 : 1) * (0.5 + u));
-      if (batch_norm && key.ends_with(".bias")) v = static_cast<float>(0.6 * (u - 0.4));
+      if (key.ends_with(".bias")) v = static_cast<float>(0.6 * (u - 0.4));
     }
   }
   model->eval();
@@ -60,6 +60,8 @@ struct Case {
   Ends ends;
   std::string granularity = "layer";
   double width = 0.5;
+  nn::ConvStyle style = {};
+  int64_t size = 12;  // of the images
 };
 
 struct Deployed {
@@ -67,8 +69,8 @@ struct Deployed {
   integer::Model lowered;
 };
 
-Deployed quantized(const Case& c, int64_t size = 12) {
-  Deployed q{network(c.model, size, 3, c.width), {}};
+Deployed quantized(const Case& c) {
+  Deployed q{network(c.model, c.size, 3, c.width, c.style), {}};
   attach_sites(*q.model,
                uniform_policy(*q.model, {c.w_bits, c.a_bits, c.quantizer, c.granularity}, c.skip, c.ends));
   calibrate(*q.model, images_of(q.model->input_shape(16)));
@@ -94,7 +96,8 @@ const std::vector<Case> cases = {
     {"resnet8", "dsq", 1, 2, Skip::u8, Ends::same},
 };
 
-// The other families: bottlenecks, max pools, depthwise and grouped convolutions, ReLU6, skips without ReLU.
+// The other families: bottlenecks, max pools, depthwise and grouped convolutions, ReLU6, skips without ReLU,
+// biases instead of batch norms, one-sided padding.
 const std::vector<Case> families = {
     {"resnet18", "dsq", 4, 4, Skip::u8, Ends::eight, "layer", 0.25},
     {"resnet50", "lsq", 4, 4, Skip::shared, Ends::eight, "channel", 0.125},
@@ -105,6 +108,8 @@ const std::vector<Case> families = {
     {"mobilenet_v2_cifar", "dsq", 4, 4, Skip::shared, Ends::eight, "layer", 0.25},
     {"regnetx_600mf", "dsq", 4, 4, Skip::u8, Ends::eight, "layer", 0.5},
     {"mnasnet1_0", "lsq", 6, 8, Skip::u8, Ends::eight, "layer", 0.25},
+    {"mobilenet_v2", "lsq", 8, 8, Skip::u8, Ends::same, "channel", 0.25, {true, true}, 32},
+    {"resnet18", "dsq", 4, 4, Skip::u8, Ends::eight, "layer", 0.125, {true}},
 };
 
 std::vector<Case> all_cases() {
@@ -361,7 +366,9 @@ TEST_CASE("a file holds the model: same codes after a round trip, weights at the
 TEST_CASE("damaged files end in format_error: truncated anywhere, or with any byte changed") {
   const std::string path =
       (std::filesystem::temp_directory_path() / "stairgrad_integer_damaged.safetensors").string();
-  integer::save(quantized({"resnet8", "dsq", 2, 2, Skip::u8, Ends::same}, 8).lowered, path);
+  Case small{"resnet8", "dsq", 2, 2, Skip::u8, Ends::same};
+  small.size = 8;
+  integer::save(quantized(small).lowered, path);
   const data::Bytes whole = data::read_file(path);
   const auto attempt = [&](const data::Bytes& bytes) {
     std::ofstream(path, std::ios::binary)
