@@ -2,9 +2,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "../../kernels/threads.h"
+#include "../../nn/model.h"
 #include "../common/machine.h"
 #include "../common/options.h"
 #include "../common/progress.h"
@@ -14,6 +17,21 @@ namespace stairgrad::examples {
 int bench_train(int argc, char** argv);
 int bench_infer(int argc, char** argv);
 int bench_load(int argc, char** argv);
+
+/// Which network is measured, how and for how long.
+struct NetworkOptions {
+  std::string model = "resnet20", dtype = "f32";
+  int64_t batch = 128, size = 32, classes = 10;
+  double width = 1, seconds = 10;
+  int threads = stairgrad::threads();
+  bool json = false;
+
+  void add_to(Options& options);
+  /// The network with initial values; sets the number of threads.
+  std::unique_ptr<nn::Model> make() const;
+  /// A batch of random pictures for it.
+  Array images(const nn::Model& network) const;
+};
 
 /// Seconds since the program began.
 double since_start();

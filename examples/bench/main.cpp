@@ -8,12 +8,36 @@
 #include <algorithm>
 
 #include "../../kernels/error.h"
-#include "../../kernels/threads.h"
 #include "bench.h"
 
 namespace stairgrad::examples {
 namespace {
 const Stopwatch began;
+}
+
+void NetworkOptions::add_to(Options& o) {
+  o.add("--model", model, "network of the zoo").one_of(nn::model_names());
+  o.add("--batch", batch, "images at once").between(1, 65'536);
+  o.add("--size", size, "side of the pictures").between(1, 4096);
+  o.add("--classes", classes, "classes of the pictures").between(1, 100'000);
+  o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
+  o.add("--dtype", dtype, "type of the activations").one_of({"f32", "bf16"});
+  o.add("--threads", threads, "threads to compute with").between(1, 1024);
+  o.add("--seconds", seconds, "how long to measure").between(0.1, 3600);
+  o.add("--json", json, "print one JSON object");
+}
+
+std::unique_ptr<nn::Model> NetworkOptions::make() const {
+  set_threads(threads);
+  auto network =
+      nn::make_model(model, {.in_channels = 3, .image_size = size, .classes = classes, .width = width});
+  nn::initialise(*network, 0);
+  return network;
+}
+
+Array NetworkOptions::images(const nn::Model& network) const {
+  return cast(random_normal(network.input_shape(batch), Philox(1)),
+                       dtype == "bf16" ? DType::bf16 : DType::f32);
 }
 
 double since_start() { return began.seconds(); }

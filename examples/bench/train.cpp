@@ -18,33 +18,21 @@
 namespace stairgrad::examples {
 namespace {
 
-/// What every measurement is told.
 struct Settings {
-  std::string model = "resnet20", dtype = "f32", trace, attribution;
-  int64_t batch = 128, size = 32, classes = 10;
-  int thread_count = threads();
-  double width = 1, seconds = 10;
-  bool json = false, profile = false;
+  NetworkOptions network;
+  std::string trace, attribution;
+  bool profile = false;
 
   Value parse(int argc, char** argv) {
     Options options("bench train", "Measures a step of training on random pictures.",
                     {"bench train --model resnet20 --batch 128 --dtype bf16 --threads 2 --json",
                      "bench train --model resnet20 --profile --trace step.json"});
-    options.add("--model", model, "network of the zoo").one_of(nn::model_names());
-    options.add("--batch", batch, "images a step").between(1, 65'536);
-    options.add("--size", size, "side of the pictures").between(1, 4096);
-    options.add("--classes", classes, "classes of the pictures").between(1, 100'000);
-    options.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
-    options.add("--dtype", dtype, "type of the activations").one_of({"f32", "bf16"});
+    network.add_to(options);
     options.add("--attribution", attribution,
                 "adds a loss on the Grad-CAM at the end of this block, such as layer2.2: second order");
-    options.add("--threads", thread_count, "threads to compute with").between(1, 1024);
-    options.add("--seconds", seconds, "how long to measure").between(0.1, 3600);
-    options.add("--json", json, "print one JSON object");
     options.add("--profile", profile, "print the time of every op");
     options.add("--trace", trace, "file for one step in Chrome's trace format");
     options.parse(argc, argv);
-    set_threads(thread_count);
     return options.values();
   }
 };
@@ -53,15 +41,13 @@ struct Settings {
 class TrainingStep {
  public:
   explicit TrainingStep(const Settings& s)
-      : model_(nn::make_model(
-            s.model, {.in_channels = 3, .image_size = s.size, .classes = s.classes, .width = s.width})),
+      : model_(s.network.make()),
         optimiser_(decayed_groups(*model_, 5e-4), 0.9, /*nesterov=*/true),
-        images_(cast(random_normal(model_->input_shape(s.batch), Philox(1)),
-                     s.dtype == "bf16" ? DType::bf16 : DType::f32)),
-        labels_({s.batch}, DType::s32) {
-    nn::initialise(*model_, 0);
+        images_(s.network.images(*model_)),
+        labels_({s.network.batch}, DType::s32) {
     if (!s.attribution.empty()) attend_to(s.attribution);
-    for (int64_t i = 0; i < s.batch; ++i) labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.classes);
+    for (int64_t i = 0; i < s.network.batch; ++i)
+      labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.network.classes);
   }
 
   void run() {
@@ -168,13 +154,13 @@ int bench_train(int argc, char** argv) {
   const double first_step = since_start();
   for (int i = 0; i < 2; ++i) step.run();  // the allocator and the caches fill up
   reset_peak();
-  const std::vector<double> times = repeat([&] { step.run(); }, s.seconds);
+  const std::vector<double> times = repeat([&] { step.run(); }, s.network.seconds);
   const size_t peak = memory_stats().peak;
 
   std::vector<Row> ops, parts;
   if (s.profile || !s.trace.empty()) {
     Profile profile;
-    const size_t steps = repeat([&] { step.run(profile); }, s.profile ? s.seconds : 0).size();
+    const size_t steps = repeat([&] { step.run(profile); }, s.profile ? s.network.seconds : 0).size();
     ops = rows_of(profile.ops(), static_cast<double>(steps));
     parts = rows_of(profile.spans(), static_cast<double>(steps));
   }
@@ -185,12 +171,12 @@ int bench_train(int argc, char** argv) {
   }
 
   const Spread seconds = spread_of(times);
-  const Spread rate = rate_of(s.batch, seconds);
+  const Spread rate = rate_of(s.network.batch, seconds);
   const Spread latency{1e3 * seconds.median, 1e3 * seconds.min, 1e3 * seconds.max};
-  if (!s.json) {
-    std::cout << s.model << ", " << s.dtype << ", batch " << s.batch << ", " << threads()
-              << " threads: " << fixed(rate.median, 1) << " images/s (" << fixed(rate.min, 1) << " to "
-              << fixed(rate.max, 1) << "), " << fixed(latency.median, 2) << " ms a step, peak "
+  if (!s.network.json) {
+    std::cout << s.network.model << ", " << s.network.dtype << ", batch " << s.network.batch << ", "
+              << threads() << " threads: " << fixed(rate.median, 1) << " images/s (" << fixed(rate.min, 1)
+              << " to " << fixed(rate.max, 1) << "), " << fixed(latency.median, 2) << " ms a step, peak "
               << bytes(static_cast<double>(peak)) << ", first step after " << fixed(1e3 * first_step, 0)
               << " ms\n";
     if (s.profile) std::cout << "\n" << profile_table(ops, parts);
