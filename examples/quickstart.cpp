@@ -3,7 +3,7 @@
 //
 //     build/examples/quickstart
 //
-// Expect 92.1 % in floats and 92.2 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer
+// Expect 91.8 % in floats and 92.0 % with 4-bit weights and activations (seed 0, an AMD EPYC); the integer
 // run equals the quantized evaluation code for code. About three minutes on two cores.
 #include <cstdio>
 
