@@ -4,7 +4,7 @@
 #   tests/run.sh --sanitize   the test programs in a second build with AddressSanitizer and UBSan
 #   tests/run.sh --isa        and once more the kernel and integer tests with every instruction set this CPU has
 #   tests/run.sh --fuzz       and the parsers with damaged files, FUZZ_SECONDS (60) long each, under the sanitizers: at random, and
-#                             guided by coverage where clang is installed
+#                             guided by coverage (clang's libFuzzer)
 set -uo pipefail
 shopt -s nullglob
 cd "$(dirname "$0")/.."
@@ -80,7 +80,7 @@ run_programs() {  # run_programs BUILD_FOLDER
   done
 }
 
-prepare install third_party/install.sh --tests
+prepare install third_party/install.sh --tests ${fuzz:+--fuzz}
 
 if [ -n "$sanitize$fuzz" ]; then
   build build-sanitize all -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false

@@ -3,6 +3,7 @@
 # When everything is there it does nothing. On another system it prints what is needed and stops.
 #   third_party/install.sh            to build the library, the programs and the test programs
 #   third_party/install.sh --tests    CMake as well: tests/run.sh builds a CMake project that uses the library
+#   third_party/install.sh --fuzz     clang as well, whose libFuzzer tests/run.sh --fuzz uses
 set -euo pipefail
 
 needed=(g++ meson ninja-build pkg-config                                  # compiler and build
@@ -12,8 +13,9 @@ optional=(dataset-fashion-mnist)                                          # the 
 for argument in "$@"; do
   case $argument in
     --tests) needed+=(cmake make) ;;
-    -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;;
-    *) echo "error: install.sh: unknown option $argument, expected --tests or nothing" >&2; exit 1 ;;
+    --fuzz) needed+=(clang libclang-rt-dev) ;;
+    -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    *) echo "error: install.sh: unknown option $argument, expected --tests, --fuzz or nothing" >&2; exit 1 ;;
   esac
 done
 
