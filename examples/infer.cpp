@@ -39,24 +39,24 @@ struct Settings {
                     {"infer out/resnet20/model.safetensors cat.png ship.jpg",
                      "infer --import pytorch --model resnet50 --labels imagenet.txt resnet50.pth cat.jpg",
                      "infer --describe out/resnet20/model.safetensors"});
-    options.add_words("MODEL_FILE IMAGES", words, "a model file, then PNG and JPEG files");
-    options.add("--import", import, "what MODEL_FILE is, if it is a file of another framework")
+    options.add_words("FILES", words, "a model file, then pictures (PNG, JPEG)");
+    options.add("--import", import, "what the model file is, if it is a file of another framework")
         .one_of(recipes);
     options.add("--model", model, "with --import: network of the zoo").one_of(nn::model_names());
     options.add("--width", width, "with --import: multiplies the channels of the network").between(0.01, 100);
     options.add(
         "--labels", labels,
         "names of the classes: a line each, or a table with the columns class and name (default: those "
-        "in MODEL_FILE)");
+        "in the model file)");
     options.add("--norm", norm,
                 "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that "
-                "of MODEL_FILE)");
+                "of the model file)");
     options.add("--top", top, "how many classes to print").at_least(1);
-    options.add("--describe", describe, "print what MODEL_FILE is, and stop");
+    options.add("--describe", describe, "print what the model file is, and stop");
     options.add("--out", out, "folder for result.json and the Grad-CAM pictures");
     options.add("--threads", thread_count, "threads to compute with").between(1, 1024);
     options.parse(argc, argv);
-    check(!words.empty(), "got no MODEL_FILE (infer --help shows how)");
+    check(!words.empty(), "got no model file (infer --help shows how)");
     check(describe || words.size() > 1, "got no IMAGE (infer --help shows how)");
     check(import.empty() == model.empty(),
           "--import and --model go together: a model file of stairgrad says ",
