@@ -1,8 +1,10 @@
 #include "conv.h"
 
+#include "depthwise.h"
 #include "dispatch.h"
 #include "onednn.h"
 #include "reference/conv.h"
+#include "simd/simd.h"
 
 namespace stairgrad::kernels {
 namespace {
@@ -32,6 +34,11 @@ Array compute(ConvOp op, ConvArrays arrays, const Shape& shape, DType type, cons
   };
   if (arrays.src.dtype() == DType::f64) return on_reference("f64 runs on plain loops");
   const bool empty = arrays.src.size() == 0 || arrays.weights.size() == 0 || arrays.dst.size() == 0;
+  if (!empty && depthwise::is_suited(arrays, options)) {
+    depthwise::conv2d(op, arrays, options);
+    report(op, arrays, options, text("depthwise:", simd::name_of(simd::isa())), "one filter a channel");
+    return result;
+  }
   if (const std::string found = empty ? "" : onednn::conv2d(op, arrays, options); !found.empty()) {
     report(op, arrays, options, "onednn:" + found, "first choice");
     return result;

@@ -2,7 +2,8 @@
 //
 // A loop is a plain function over a range: no threads, no allocation, no exceptions. It computes in Real
 // (double for double, float for float and bf16) and rounds once, when it stores. Loops give the same bits on
-// every instruction set: no operation is contracted, and sums run over a fixed number of lanes.
+// every instruction set: no operation is contracted unless its product is exact, and sums run over a fixed
+// number of lanes.
 #pragma once
 
 #include <limits>
@@ -85,6 +86,31 @@ struct Loops {
                         const Real<T>* scale);
 };
 
+/// Channels of T that fill a vector of any instruction set.
+template <class T>
+constexpr int64_t depthwise_vector = 64 / sizeof(T);
+
+/// A row of results of a depthwise convolution. src points to the first row of pixels that the taps meet.
+struct DepthwiseRow {
+  int64_t channels;       ///< at least depthwise_vector
+  int64_t pitch;          ///< elements from a pixel to the next, and from a tap to the next
+  int64_t width;          ///< pixels of a row of src
+  int64_t rows, columns;  ///< of taps; rows that lie in the padding are left out
+  int64_t stride;         ///< of the columns
+  int64_t first;  ///< the column of src under the first tap of the first result; may lie in the padding
+  int64_t count;  ///< results
+  int64_t step;   ///< pixels of dst from one result to the next
+};
+
+/// depthwise.cpp: taps are (rows, columns, channels). Kernels are 3 x 3 or 5 x 5 with stride 1 or 2 and, with
+/// stride 1, every second row and column of those.
+template <class T>
+struct DepthwiseLoops {
+  void (*forward)(const T* src, const T* taps, T* dst, const DepthwiseRow& row);
+  /// sums += what the row diff_dst adds to the gradients of the taps.
+  void (*gradient)(const T* src, const T* diff_dst, float* sums, const DepthwiseRow& row);
+};
+
 /// m = beta1 m + rate1 g;  v = beta2 v + rate2 g^2;  w = decay w - step m / (sqrt(v scale) + eps).
 struct AdamW {
   float beta1, rate1, beta2, rate2, scale, eps, step, decay;
@@ -116,6 +142,8 @@ struct Table {
   Loops<float> f32;
   Loops<bf16> b16;
   Loops<double> f64;
+  DepthwiseLoops<float> depthwise_f32;
+  DepthwiseLoops<bf16> depthwise_b16;
   OptimiserLoops optimiser;
   GridLoops grid;
 };
@@ -146,6 +174,15 @@ const Loops<T>& loops() {
     return table().b16;
   else
     return table().f64;
+}
+
+/// Its depthwise convolutions; T is float or bf16.
+template <class T>
+const DepthwiseLoops<T>& depthwise_loops() {
+  if constexpr (std::is_same_v<T, float>)
+    return table().depthwise_f32;
+  else
+    return table().depthwise_b16;
 }
 
 }  // namespace stairgrad::simd

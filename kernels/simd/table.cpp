@@ -4,6 +4,7 @@
 namespace stairgrad::simd::STAIRGRAD_ISA {
 
 // Each source of loops enters its own.
+void enter_depthwise(Table&);
 void enter_grid(Table&);
 void enter_map(Table&);
 void enter_norm(Table&);
@@ -13,7 +14,8 @@ void enter_reduce(Table&);
 
 void fill(Table& table);
 void fill(Table& table) {
-  for (const auto enter : {enter_grid, enter_map, enter_norm, enter_optimiser, enter_pool, enter_reduce})
+  for (const auto enter : {enter_depthwise, enter_grid, enter_map, enter_norm, enter_optimiser, enter_pool,
+                           enter_reduce})
     enter(table);
 }
 

@@ -61,11 +61,13 @@ inline float widen(bf16 x) { return __builtin_bit_cast(float, static_cast<uint32
 inline double widen(double x) { return x; }
 
 inline void store(float* p, F32 v) { __builtin_memcpy(p, &v, sizeof v); }
-inline void store(bf16* p, F32 v) {  // as bf16(float), lane by lane
+/// The bits of bf16(float), lane by lane, above 16 bits to ignore.
+inline U32 rounded_to_bf16(F32 v) {
   const U32 u = reinterpret_cast<U32>(v);
-  const U32 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const U32 nan = (u >> 16) | 0x40u;
-  const U16 half = __builtin_convertvector(v == v ? rounded : nan, U16);
+  return v == v ? u + (0x7fffu + ((u >> 16) & 1u)) : u | 0x400000u;
+}
+inline void store(bf16* p, F32 v) {
+  const U16 half = __builtin_convertvector(rounded_to_bf16(v) >> 16, U16);
   __builtin_memcpy(static_cast<void*>(p), &half, sizeof half);
 }
 inline void store(double* p, double v) { *p = v; }
@@ -142,6 +144,22 @@ inline V larger(V a, V b) {
 template <class V>
 inline V smaller(V a, V b) {
   return ((b < a) | (b != b)) ? b : a;
+}
+
+/// sum + a * b for a and b of type T. The product of two numbers of bf16 is exact in float (while it is in
+/// the range of one), so that fusing the operations does not change a bit.
+template <class T>
+inline Vector<T> add_product(Vector<T> sum, Vector<T> a, Vector<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, bf16>)
+    return reinterpret_cast<F32>(_mm512_fmadd_ps(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b),
+                                                 reinterpret_cast<__m512>(sum)));
+#elif defined(__FMA__)
+  if constexpr (std::is_same_v<T, bf16>)
+    return reinterpret_cast<F32>(_mm256_fmadd_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b),
+                                                 reinterpret_cast<__m256>(sum)));
+#endif
+  return sum + a * b;
 }
 
 /// f applied to each lane.
