@@ -166,7 +166,7 @@ class PickleMachine {
         }
         Value& call = push(Kind::call);
         call.text = function->text;
-        call.items = arguments->items;
+        call.items = {arguments};  // shared: a copy for each of many calls would fill the memory
         break;
       }
       case build:  // attributes of an OrderedDict, such as _metadata: of no use here

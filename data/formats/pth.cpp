@@ -52,7 +52,9 @@ StorageId storage_id(const Value& persistent, const std::string& path) {
       id.kind == Kind::tuple && (items.size() == 5 || (items.size() == 6 && items[5]->kind == Kind::none)) &&
       items[0]->kind == Kind::text && items[0]->text == "storage" && items[1]->kind == Kind::global &&
       items[2]->kind == Kind::text && items[4]->kind == Kind::integer && items[4]->integer >= 0;
-  if (!known) refuse("a storage is described in an unknown way; save the state_dict with torch.save");
+  constexpr size_t max_key = 4096;  // keys are copied, also those that many storages share
+  if (!known || items[2]->text.size() > max_key)
+    refuse("a storage is described in an unknown way; save the state_dict with torch.save");
   const auto* type = std::ranges::find(storage_types, items[1]->text, &StorageType::name);
   if (type == std::end(storage_types))
     refuse("a storage is of type " + items[1]->text + ", which is not supported");
@@ -66,7 +68,7 @@ class Importer {
   using FindStorage = std::function<ByteView(const StorageId&)>;
 
   Importer(const std::string& path, uint64_t file_size, FindStorage find)
-      : path_(path), budget_(8 * file_size), find_(std::move(find)) {}
+      : path_(path), budget_(8 * file_size), letters_(8 * file_size + spare_letters), find_(std::move(find)) {}
 
   SafeTensors run(const Value& root) {
     visit("", root, 0);
@@ -97,17 +99,18 @@ class Importer {
           visit(child(std::to_string(i)), *value.items[i], depth + 1);
         break;
       case Kind::call:
+        charge(name, name.size());
         if (!content_.tensors.emplace(name, tensor(name, value)).second) fail(name, "the name occurs twice");
         break;
       case Kind::boolean:
       case Kind::integer:
-        content_.metadata[name] = std::to_string(value.integer);
+        describe(name, std::to_string(value.integer));
         break;
       case Kind::real:
-        content_.metadata[name] = text(value.real);
+        describe(name, text(value.real));
         break;
       case Kind::text:
-        content_.metadata[name] = value.text;
+        describe(name, value.text);
         break;
       case Kind::none:
         break;
@@ -115,6 +118,15 @@ class Importer {
       case Kind::persistent:
         fail(name, "it is neither a tensor nor a number, text, list or dict; save the state_dict instead");
     }
+  }
+
+  void charge(const std::string& name, uint64_t letters) {
+    if (letters > letters_) fail(name, "the names and texts are together far larger than the file");
+    letters_ -= letters;
+  }
+  void describe(const std::string& name, const std::string& value) {
+    charge(name, name.size() + value.size());
+    content_.metadata[name] = value;
   }
 
   std::string key_of(const std::string& name, const Value& key) const {
@@ -137,14 +149,15 @@ class Importer {
 
   /// _rebuild_tensor(storage, offset, sizes, strides), and with more arguments _rebuild_tensor_v2.
   Array tensor(const std::string& name, const Value& call) {
-    const bool known = (call.text == rebuild_tensor && call.items.size() == 4) ||
-                       (call.text == rebuild_tensor_v2 && call.items.size() >= 6 && call.items.size() <= 7);
-    if (!known || call.items[0]->kind != Kind::persistent) fail(name, "it is not a plain tensor");
-    const StorageId storage = storage_id(*call.items[0], path_);
+    const std::vector<const Value*>& arguments = call.items[0]->items;
+    const bool known = (call.text == rebuild_tensor && arguments.size() == 4) ||
+                       (call.text == rebuild_tensor_v2 && arguments.size() >= 6 && arguments.size() <= 7);
+    if (!known || arguments[0]->kind != Kind::persistent) fail(name, "it is not a plain tensor");
+    const StorageId storage = storage_id(*arguments[0], path_);
     const ByteView bytes = find_(storage);
-    const uint64_t offset = natural(name, *call.items[1], "the offset");
-    const std::vector<uint64_t> sizes = naturals(name, *call.items[2], "a size");
-    const std::vector<uint64_t> strides = naturals(name, *call.items[3], "a stride");
+    const uint64_t offset = natural(name, *arguments[1], "the offset");
+    const std::vector<uint64_t> sizes = naturals(name, *arguments[2], "a size");
+    const std::vector<uint64_t> strides = naturals(name, *arguments[3], "a stride");
     if (sizes.size() != strides.size() || sizes.size() > Shape::max_rank)
       fail(name, text("got ", sizes.size(), " sizes and ", strides.size(),
                       " strides, expected as many, at most ", Shape::max_rank));
@@ -206,7 +219,10 @@ class Importer {
   }
 
   std::string path_;
-  uint64_t budget_;  // bytes that arrays may still take
+  // A pickle may name one value many times over, so that little of it makes much.
+  static constexpr uint64_t spare_letters = 1 << 20;
+  uint64_t budget_;   // bytes that arrays may still take
+  uint64_t letters_;  // bytes that names and texts may still take
   FindStorage find_;
   SafeTensors content_;
   size_t visits_ = 0;
