@@ -18,7 +18,7 @@ class Pickle {
     int64_t integer = 0;
     double real = 0;
     std::string text;                 ///< a string, or the name of a global or of what is called
-    std::vector<const Value*> items;  ///< elements; keys and values in turn; the tuple of arguments; the persistent id
+    std::vector<const Value*> items;  ///< elements; keys and values; the arguments' tuple; the persistent id
   };
 
   /// Reads one pickle, up to its STOP. Globals other than `allowed` ("module.name"), opcodes other than those

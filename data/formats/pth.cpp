@@ -68,7 +68,10 @@ class Importer {
   using FindStorage = std::function<ByteView(const StorageId&)>;
 
   Importer(const std::string& path, uint64_t file_size, FindStorage find)
-      : path_(path), budget_(8 * file_size), letters_(8 * file_size + spare_letters), find_(std::move(find)) {}
+      : path_(path),
+        budget_(8 * file_size),
+        letters_(8 * file_size + spare_letters),
+        find_(std::move(find)) {}
 
   SafeTensors run(const Value& root) {
     visit("", root, 0);

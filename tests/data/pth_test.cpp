@@ -17,7 +17,8 @@ namespace {
 
 Bytes little(uint64_t value, int count) {
   Bytes bytes;
-  for (int i = 0; i < count; ++i) bytes.push_back(i < 8 ? static_cast<uint8_t>(value >> (8 * i)) : uint8_t{0});
+  for (int i = 0; i < count; ++i)
+    bytes.push_back(i < 8 ? static_cast<uint8_t>(value >> (8 * i)) : uint8_t{0});
   return bytes;
 }
 
@@ -262,7 +263,7 @@ TEST_CASE(".pth: what is stored once and named often is not copied each time") {
   const SafeTensors content = parsed(archive(often(str("short"), 5000)));
   CHECK(content.metadata.size() == 5001);
 
-  // Calls share their tuple of arguments: 2,000 calls with 100,000 arguments, of 8 bytes, are 1.6 GB if copied.
+  // Calls share their tuple of arguments: 2,000 calls with 100,000 arguments each are 1.6 GB if copied.
   Bytes calls = bytes_of("(") + name("torch._utils", "_rebuild_tensor") + bytes_of("q") + zero +
                 bytes_of("(") + Bytes(100'000, 'N') + bytes_of("tq\1");
   for (int i = 0; i < 2000; ++i) calls = std::move(calls) + recall + bytes_of("h\1R");
