@@ -201,6 +201,7 @@ class PickleMachine {
       reader_.fail("the pickle has more than ", max_values, " values");
     Value& value = pickle_.values_.emplace_back();
     value.kind = kind;
+    value.position = reader_.position();
     stack_.push_back(&value);
     return value;
   }

@@ -41,11 +41,14 @@ struct StorageId {
   std::string key;
   StorageType type;
   uint64_t elements;
+  uint64_t position;  // where the file describes it
 };
 
 /// Reads ("storage", type, key, location, elements), in legacy files followed by a view, which must be None.
 StorageId storage_id(const Value& persistent, const std::string& path) {
-  const auto refuse = [&](const std::string& reason) { throw format_error(path, 0, reason); };
+  const auto refuse = [&](const std::string& reason) {
+    throw format_error(path, persistent.position, reason);
+  };
   const Value& id = *persistent.items[0];
   const auto& items = id.items;
   const bool known =
@@ -58,7 +61,7 @@ StorageId storage_id(const Value& persistent, const std::string& path) {
   const auto* type = std::ranges::find(storage_types, items[1]->text, &StorageType::name);
   if (type == std::end(storage_types))
     refuse("a storage is of type " + items[1]->text + ", which is not supported");
-  return {items[2]->text, *type, static_cast<uint64_t>(items[4]->integer)};
+  return {items[2]->text, *type, static_cast<uint64_t>(items[4]->integer), persistent.position};
 }
 
 /// Turns the values of a pickle into named arrays.
@@ -80,10 +83,11 @@ class Importer {
 
  private:
   [[noreturn]] void fail(const std::string& name, const std::string& reason) const {
-    throw format_error(path_, 0, (name.empty() ? "the pickle" : "\"" + name + "\"") + ": " + reason);
+    throw format_error(path_, position_, (name.empty() ? "the pickle" : "\"" + name + "\"") + ": " + reason);
   }
 
   void visit(const std::string& name, const Value& value, int depth) {
+    position_ = value.position;
     constexpr int max_depth = 64;
     constexpr size_t max_visits = 1'000'000, max_name = 4096;
     if (depth > max_depth) fail(name, text("the nesting is deeper than ", max_depth));
@@ -132,7 +136,8 @@ class Importer {
     content_.metadata[name] = value;
   }
 
-  std::string key_of(const std::string& name, const Value& key) const {
+  std::string key_of(const std::string& name, const Value& key) {
+    position_ = key.position;
     if (key.kind == Kind::text) return key.text;
     if (key.kind != Kind::integer) fail(name, "a key is neither text nor a whole number");
     return std::to_string(key.integer);
@@ -224,8 +229,9 @@ class Importer {
   std::string path_;
   // A pickle may name one value many times over, so that little of it makes much.
   static constexpr uint64_t spare_letters = 1 << 20;
-  uint64_t budget_;   // bytes that arrays may still take
-  uint64_t letters_;  // bytes that names and texts may still take
+  uint64_t budget_;        // bytes that arrays may still take
+  uint64_t letters_;       // bytes that names and texts may still take
+  uint64_t position_ = 0;  // of the value that is visited
   FindStorage find_;
   SafeTensors content_;
   size_t visits_ = 0;
@@ -252,16 +258,18 @@ SafeTensors parse_archive(ByteView bytes, const std::string& path) {
 
   const auto find = [&](const StorageId& id) {
     const auto found = entries.find(folder + "data/" + id.key);
-    if (found == entries.end()) refuse("the archive has no storage data/" + id.key);
+    if (found == entries.end())
+      throw format_error(path, id.position, "the archive has no storage data/" + id.key);
     uint64_t needed;
     if (__builtin_mul_overflow(id.elements, id.type.bytes, &needed) || needed != found->second.size())
-      refuse(text("storage data/", id.key, " has ", found->second.size(), " bytes, expected ", id.elements,
-                  " elements of ", id.type.bytes, " bytes"));
+      throw format_error(path, id.position,
+                         text("storage data/", id.key, " has ", found->second.size(), " bytes, expected ",
+                              id.elements, " elements of ", id.type.bytes, " bytes"));
     return found->second;
   };
-  Reader reader(path, pickle);
+  Reader reader(path, pickle, static_cast<uint64_t>(pickle.data() - bytes.data()));
   const Pickle values(reader, allowed_globals());
-  if (reader.left() > 0) refuse("bytes follow the end of data.pkl");
+  if (reader.left() > 0) reader.fail("bytes follow the end of data.pkl");
   return Importer(path, bytes.size(), find).run(values.root());
 }
 
@@ -308,7 +316,7 @@ SafeTensors parse_legacy(ByteView bytes, const std::string& path) {
   for (const Value* key : keys.root().items) {
     const auto id = described.find(key->text);
     if (id == described.end()) reader.fail("storage ", key->text, " belongs to no tensor");
-    const auto& [name, type, elements] = id->second;
+    const auto& [name, type, elements, position] = id->second;
     if (const uint64_t stored = reader.u64_le("the number of elements"); stored != elements)
       reader.fail("storage ", name, " has ", stored, " elements, expected ", elements);
     if (elements > reader.left() / type.bytes) reader.fail("storage ", name, " is cut short");

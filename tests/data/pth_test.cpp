@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "data/formats/pickle.h"
@@ -245,6 +246,26 @@ TEST_CASE(".pth: bombs and cycles end") {
   CHECK(has(value_refusal(deep), "deeper than 64"));
   CHECK(has(value_refusal(Bytes(3'000'000, 'N')), "more than 2000000 values"));
   CHECK(has(value_refusal(dict({{std::string(5000, 'k'), bytes_of("N")}})), "more than 4096 letters"));
+}
+
+TEST_CASE(".pth: errors give the place in the file") {
+  const auto place = [](const Bytes& bytes) {
+    try {
+      parsed(bytes);
+    } catch (const format_error& error) {
+      return error.offset;
+    }
+    return uint64_t{0};
+  };
+  // The header of an entry has 30 bytes and the name.
+  const uint64_t start = 30 + std::string("m/data.pkl").size();
+  CHECK(place(archive(bytes_of("NN"))) == start + 5);  // at the end of the pickle
+  CHECK(place(archive(dict({{"a", bytes_of("N")}, {"b", name("torch", "FloatStorage")}}))) == start + 37);
+  Tensor other = matrix;
+  other.key = "1";
+  const Bytes value = tensor(other), whole = archive(value);
+  const auto call = static_cast<uint64_t>(std::ranges::search(whole, bytes_of("Q")).begin() - whole.begin());
+  CHECK(place(whole) == call + 1);
 }
 
 TEST_CASE(".pth: what is stored once and named often is not copied each time") {
