@@ -28,12 +28,16 @@ void atomic_write(const std::string& path, std::string_view content);
 /// nothing is recognised. Meant for the end of an error message.
 std::string hint(ByteView bytes);
 
-/// A cursor over the bytes of a file that never leaves them.
+/// A cursor over the bytes of a file, or of a part that begins at `base`, that never leaves them. Errors
+/// count from the start of the file.
 class Reader {
  public:
-  Reader(const std::string& path, ByteView bytes) : path_(path), bytes_(bytes) {}
+  Reader(const std::string& path, ByteView bytes, uint64_t base = 0)
+      : path_(path), bytes_(bytes), base_(base) {}
 
   uint64_t offset() const { return offset_; }
+  /// The offset, counted from the start of the file.
+  uint64_t position() const { return base_ + offset_; }
   uint64_t left() const { return bytes_.size() - offset_; }
   void seek(uint64_t offset);
 
@@ -49,7 +53,7 @@ class Reader {
   /// Throws format_error at the current offset.
   template <class... Parts>
   [[noreturn]] void fail(const Parts&... reason) const {
-    throw format_error(path_, offset_, text(reason...));
+    throw format_error(path_, position(), text(reason...));
   }
 
  private:
@@ -58,7 +62,7 @@ class Reader {
 
   std::string path_;
   ByteView bytes_;
-  uint64_t offset_ = 0;
+  uint64_t base_, offset_ = 0;
 };
 
 }  // namespace stairgrad::data

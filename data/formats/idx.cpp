@@ -9,7 +9,14 @@ namespace stairgrad::data {
 Array read_idx(const std::string& path) { return parse_idx(read_file(path), path); }
 
 Array parse_idx(ByteView bytes, const std::string& path) {
-  if (is_gzip(bytes)) return parse_idx(gunzip(bytes, path), path);
+  if (is_gzip(bytes)) {
+    const Bytes content = gunzip(bytes, path);
+    try {
+      return parse_idx(content, path);
+    } catch (const format_error& error) {
+      throw format_error(path, 0, text("byte ", error.offset, " of what it unpacks to: ", error.reason));
+    }
+  }
   Reader reader(path, bytes);
   if (bytes.size() < 4) reader.fail("an IDX file has at least 4 bytes, got ", bytes.size(), hint(bytes));
   if (reader.u16_be("the magic number") != 0)

@@ -52,6 +52,8 @@ void* stb_reallocate(void* block, uint64_t bytes) {
 namespace stairgrad::data {
 namespace {
 
+using namespace std::string_view_literals;
+
 constexpr uint8_t png_signature[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
 
 bool is_png(ByteView bytes) {
@@ -59,9 +61,20 @@ bool is_png(ByteView bytes) {
 }
 bool is_jpeg(ByteView bytes) { return bytes.size() >= 2 && bytes[0] == 0xff && bytes[1] == 0xd8; }
 
+/// What a PNG file says about its colours.
+struct PngColours {
+  int depth = 0, type = 0;
+  ByteView palette;                    // red, green, blue of each entry
+  uint64_t type_at = 0;                // where the file holds the type
+  std::vector<uint64_t> transparency;  // where the names of tRNS chunks are
+
+  bool paletted() const { return type == 3; }
+};
+
 /// Walks the chunks up to IEND and verifies their checksums, which stb does not.
-void check_png(ByteView bytes, const std::string& path) {
+PngColours check_png(ByteView bytes, const std::string& path) {
   Reader reader(path, bytes);
+  PngColours colours;
   reader.seek(sizeof png_signature);
   for (bool end = false; !end;) {
     const uint64_t start = reader.offset();
@@ -71,9 +84,43 @@ void check_png(ByteView bytes, const std::string& path) {
     const std::string name(chunk.begin(), chunk.begin() + 4);
     if (reader.u32_be("the checksum of a PNG chunk") != computed)
       throw format_error(path, start, "the checksum of a PNG chunk is wrong: the file is damaged");
+    const ByteView content = chunk.subspan(4);
+    if (name == "IHDR" && content.size() == 13) {
+      colours.depth = content[8];
+      colours.type = content[9];
+      colours.type_at = start + 8 + 9;
+    }
+    if (name == "PLTE") {
+      if (!colours.palette.empty() || content.empty() || content.size() % 3 != 0 || content.size() > 768)
+        throw format_error(path, start, "got a second palette, or one that is not 1 to 256 colours");
+      colours.palette = content;
+    }
+    if (name == "tRNS") colours.transparency.push_back(start + 4);
     end = name == "IEND";
   }
   if (reader.left() > 0) reader.fail(reader.left(), " bytes follow the end of the PNG picture");
+  return colours;
+}
+
+/// The file with its palette ignored: a grey picture of the indices. stb checks no index against the palette.
+Bytes as_indices(ByteView bytes, const PngColours& colours) {
+  Bytes grey(bytes.begin(), bytes.end());
+  grey[colours.type_at] = 0;
+  for (const uint64_t at : colours.transparency) std::ranges::copy("tEXt"sv, grey.begin() + ptrdiff_t(at));
+  return grey;
+}
+
+void look_up(const stbi_uc* grey, const PngColours& colours, Array& image, const std::string& path) {
+  const int largest = (1 << colours.depth) - 1, step = 255 / largest;  // grey values of few bits are spread
+  uint8_t* to = image.data<uint8_t>();
+  for (int64_t i = 0; i < image.size() / 3; ++i, to += 3) {
+    const auto entry = static_cast<size_t>(grey[i] / step);
+    if (3 * entry >= colours.palette.size())
+      throw format_error(path, colours.type_at,
+                         text("pixel (", i / image.dim(1), ",", i % image.dim(1), ") has colour ", entry,
+                              " of a palette of ", colours.palette.size() / 3));
+    std::ranges::copy(colours.palette.subspan(3 * entry, 3), to);
+  }
 }
 
 /// What a JPEG file has defined so far. stb trusts that a scan finds its tables, and that they fit.
@@ -180,10 +227,18 @@ Array read_image(const std::string& path, const ImageLimits& limits) {
 
 Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& limits) {
   const auto refuse = [&](const std::string& reason) { throw format_error(path, 0, reason); };
+  if (!is_png(bytes) && bytes.size() >= 4 && std::equal(png_signature, png_signature + 4, bytes.begin()))
+    throw format_error(path, 4,
+                       "the signature of this PNG file is damaged, as when its line ends are converted like "
+                       "those of a text; fetch it again, in binary mode");
   if (!is_png(bytes) && !is_jpeg(bytes)) refuse("this is neither a PNG nor a JPEG picture" + hint(bytes));
   if (bytes.size() > std::min<uint64_t>(limits.file_bytes, INT32_MAX))
     refuse(text("the file has ", bytes.size(), " bytes, the limit is ", limits.file_bytes));
-  is_png(bytes) ? check_png(bytes, path) : check_jpeg(bytes, path);
+  PngColours colours;
+  if (is_png(bytes))
+    colours = check_png(bytes, path);
+  else
+    check_jpeg(bytes, path);
 
   const auto length = static_cast<int>(bytes.size());
   int w = 0, h = 0, stored = 0;
@@ -200,11 +255,18 @@ Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& l
   // coefficients.
   constexpr uint64_t bytes_per_pixel = 64, fixed = uint64_t{8} << 20;
   stb_budget = bytes_per_pixel * static_cast<uint64_t>(w) * static_cast<uint64_t>(h) + fixed;
+  const bool paletted = colours.paletted();
+  const Bytes indices = paletted ? as_indices(bytes, colours) : Bytes();
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
-      stbi_load_from_memory(bytes.data(), length, &w, &h, &stored, 3), std::free);
+      stbi_load_from_memory(paletted ? indices.data() : bytes.data(), length, &w, &h, &stored,
+                            paletted ? 1 : 3),
+      std::free);
   if (!pixels) refuse(text("the picture cannot be decoded (", stbi_failure_reason(), ")"));
   Array image({h, w, 3}, DType::u8);
-  std::copy_n(pixels.get(), image.size(), image.data<uint8_t>());
+  if (paletted)
+    look_up(pixels.get(), colours, image, path);
+  else
+    std::copy_n(pixels.get(), image.size(), image.data<uint8_t>());
   return image;
 }
 

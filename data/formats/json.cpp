@@ -97,16 +97,16 @@ class Builder : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-Json parse_json(ByteView bytes, const std::string& path, uint64_t limit) {
+Json parse_json(ByteView bytes, const std::string& path, uint64_t limit, uint64_t base) {
   if (bytes.size() > limit)
-    throw format_error(path, 0, text("the JSON text has ", bytes.size(), " bytes, the limit is ", limit));
+    throw format_error(path, base, text("the JSON text has ", bytes.size(), " bytes, the limit is ", limit));
   if (bytes.size() >= 3 && bytes[0] == 0xef && bytes[1] == 0xbb && bytes[2] == 0xbf)
-    throw format_error(path, 0, "line 1:1: the text begins with a byte-order mark; save it without one");
+    throw format_error(path, base, "line 1:1: the text begins with a byte-order mark; save it without one");
   const uint8_t* reached = bytes.data();
   Builder builder;
   const Position first{bytes.data(), &reached}, last{bytes.data() + bytes.size(), &reached};
   if (!Json::sax_parse(first, last, &builder)) {
-    const auto offset = static_cast<uint64_t>(reached - bytes.data());
+    const uint64_t offset = base + static_cast<uint64_t>(reached - bytes.data());
     const auto line = 1 + std::count(bytes.data(), reached, '\n');
     const uint8_t* line_start = reached;
     while (line_start > bytes.data() && line_start[-1] != '\n') --line_start;

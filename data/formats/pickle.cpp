@@ -166,7 +166,7 @@ class PickleMachine {
         }
         Value& call = push(Kind::call);
         call.text = function->text;
-        call.items = arguments->items;
+        call.items = {arguments};  // shared: a copy for each of many calls would fill the memory
         break;
       }
       case build:  // attributes of an OrderedDict, such as _metadata: of no use here
@@ -201,6 +201,7 @@ class PickleMachine {
       reader_.fail("the pickle has more than ", max_values, " values");
     Value& value = pickle_.values_.emplace_back();
     value.kind = kind;
+    value.position = reader_.position();
     stack_.push_back(&value);
     return value;
   }

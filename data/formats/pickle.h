@@ -15,10 +15,11 @@ class Pickle {
   enum class Kind { none, boolean, integer, real, text, tuple, list, dict, global, call, persistent };
   struct Value {
     Kind kind = Kind::none;
+    uint64_t position = 0;  ///< in the file, behind the opcode that made it
     int64_t integer = 0;
     double real = 0;
     std::string text;                 ///< a string, or the name of a global or of what is called
-    std::vector<const Value*> items;  ///< elements; keys and values in turn; arguments; the persistent id
+    std::vector<const Value*> items;  ///< elements; keys and values; the arguments' tuple; the persistent id
   };
 
   /// Reads one pickle, up to its STOP. Globals other than `allowed` ("module.name"), opcodes other than those

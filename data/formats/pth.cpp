@@ -41,22 +41,27 @@ struct StorageId {
   std::string key;
   StorageType type;
   uint64_t elements;
+  uint64_t position;  // where the file describes it
 };
 
 /// Reads ("storage", type, key, location, elements), in legacy files followed by a view, which must be None.
 StorageId storage_id(const Value& persistent, const std::string& path) {
-  const auto refuse = [&](const std::string& reason) { throw format_error(path, 0, reason); };
+  const auto refuse = [&](const std::string& reason) {
+    throw format_error(path, persistent.position, reason);
+  };
   const Value& id = *persistent.items[0];
   const auto& items = id.items;
   const bool known =
       id.kind == Kind::tuple && (items.size() == 5 || (items.size() == 6 && items[5]->kind == Kind::none)) &&
       items[0]->kind == Kind::text && items[0]->text == "storage" && items[1]->kind == Kind::global &&
       items[2]->kind == Kind::text && items[4]->kind == Kind::integer && items[4]->integer >= 0;
-  if (!known) refuse("a storage is described in an unknown way; save the state_dict with torch.save");
+  constexpr size_t max_key = 4096;  // keys are copied, also those that many storages share
+  if (!known || items[2]->text.size() > max_key)
+    refuse("a storage is described in an unknown way; save the state_dict with torch.save");
   const auto* type = std::ranges::find(storage_types, items[1]->text, &StorageType::name);
   if (type == std::end(storage_types))
     refuse("a storage is of type " + items[1]->text + ", which is not supported");
-  return {items[2]->text, *type, static_cast<uint64_t>(items[4]->integer)};
+  return {items[2]->text, *type, static_cast<uint64_t>(items[4]->integer), persistent.position};
 }
 
 /// Turns the values of a pickle into named arrays.
@@ -66,7 +71,10 @@ class Importer {
   using FindStorage = std::function<ByteView(const StorageId&)>;
 
   Importer(const std::string& path, uint64_t file_size, FindStorage find)
-      : path_(path), budget_(8 * file_size), find_(std::move(find)) {}
+      : path_(path),
+        budget_(8 * file_size),
+        letters_(8 * file_size + spare_letters),
+        find_(std::move(find)) {}
 
   SafeTensors run(const Value& root) {
     visit("", root, 0);
@@ -75,10 +83,11 @@ class Importer {
 
  private:
   [[noreturn]] void fail(const std::string& name, const std::string& reason) const {
-    throw format_error(path_, 0, (name.empty() ? "the pickle" : "\"" + name + "\"") + ": " + reason);
+    throw format_error(path_, position_, (name.empty() ? "the pickle" : "\"" + name + "\"") + ": " + reason);
   }
 
   void visit(const std::string& name, const Value& value, int depth) {
+    position_ = value.position;
     constexpr int max_depth = 64;
     constexpr size_t max_visits = 1'000'000, max_name = 4096;
     if (depth > max_depth) fail(name, text("the nesting is deeper than ", max_depth));
@@ -97,17 +106,18 @@ class Importer {
           visit(child(std::to_string(i)), *value.items[i], depth + 1);
         break;
       case Kind::call:
+        charge(name, name.size());
         if (!content_.tensors.emplace(name, tensor(name, value)).second) fail(name, "the name occurs twice");
         break;
       case Kind::boolean:
       case Kind::integer:
-        content_.metadata[name] = std::to_string(value.integer);
+        describe(name, std::to_string(value.integer));
         break;
       case Kind::real:
-        content_.metadata[name] = text(value.real);
+        describe(name, text(value.real));
         break;
       case Kind::text:
-        content_.metadata[name] = value.text;
+        describe(name, value.text);
         break;
       case Kind::none:
         break;
@@ -117,7 +127,17 @@ class Importer {
     }
   }
 
-  std::string key_of(const std::string& name, const Value& key) const {
+  void charge(const std::string& name, uint64_t letters) {
+    if (letters > letters_) fail(name, "the names and texts are together far larger than the file");
+    letters_ -= letters;
+  }
+  void describe(const std::string& name, const std::string& value) {
+    charge(name, name.size() + value.size());
+    content_.metadata[name] = value;
+  }
+
+  std::string key_of(const std::string& name, const Value& key) {
+    position_ = key.position;
     if (key.kind == Kind::text) return key.text;
     if (key.kind != Kind::integer) fail(name, "a key is neither text nor a whole number");
     return std::to_string(key.integer);
@@ -137,14 +157,15 @@ class Importer {
 
   /// _rebuild_tensor(storage, offset, sizes, strides), and with more arguments _rebuild_tensor_v2.
   Array tensor(const std::string& name, const Value& call) {
-    const bool known = (call.text == rebuild_tensor && call.items.size() == 4) ||
-                       (call.text == rebuild_tensor_v2 && call.items.size() >= 6 && call.items.size() <= 7);
-    if (!known || call.items[0]->kind != Kind::persistent) fail(name, "it is not a plain tensor");
-    const StorageId storage = storage_id(*call.items[0], path_);
+    const std::vector<const Value*>& arguments = call.items[0]->items;
+    const bool known = (call.text == rebuild_tensor && arguments.size() == 4) ||
+                       (call.text == rebuild_tensor_v2 && arguments.size() >= 6 && arguments.size() <= 7);
+    if (!known || arguments[0]->kind != Kind::persistent) fail(name, "it is not a plain tensor");
+    const StorageId storage = storage_id(*arguments[0], path_);
     const ByteView bytes = find_(storage);
-    const uint64_t offset = natural(name, *call.items[1], "the offset");
-    const std::vector<uint64_t> sizes = naturals(name, *call.items[2], "a size");
-    const std::vector<uint64_t> strides = naturals(name, *call.items[3], "a stride");
+    const uint64_t offset = natural(name, *arguments[1], "the offset");
+    const std::vector<uint64_t> sizes = naturals(name, *arguments[2], "a size");
+    const std::vector<uint64_t> strides = naturals(name, *arguments[3], "a stride");
     if (sizes.size() != strides.size() || sizes.size() > Shape::max_rank)
       fail(name, text("got ", sizes.size(), " sizes and ", strides.size(),
                       " strides, expected as many, at most ", Shape::max_rank));
@@ -206,7 +227,11 @@ class Importer {
   }
 
   std::string path_;
-  uint64_t budget_;  // bytes that arrays may still take
+  // A pickle may name one value many times over, so that little of it makes much.
+  static constexpr uint64_t spare_letters = 1 << 20;
+  uint64_t budget_;        // bytes that arrays may still take
+  uint64_t letters_;       // bytes that names and texts may still take
+  uint64_t position_ = 0;  // of the value that is visited
   FindStorage find_;
   SafeTensors content_;
   size_t visits_ = 0;
@@ -233,16 +258,18 @@ SafeTensors parse_archive(ByteView bytes, const std::string& path) {
 
   const auto find = [&](const StorageId& id) {
     const auto found = entries.find(folder + "data/" + id.key);
-    if (found == entries.end()) refuse("the archive has no storage data/" + id.key);
+    if (found == entries.end())
+      throw format_error(path, id.position, "the archive has no storage data/" + id.key);
     uint64_t needed;
     if (__builtin_mul_overflow(id.elements, id.type.bytes, &needed) || needed != found->second.size())
-      refuse(text("storage data/", id.key, " has ", found->second.size(), " bytes, expected ", id.elements,
-                  " elements of ", id.type.bytes, " bytes"));
+      throw format_error(path, id.position,
+                         text("storage data/", id.key, " has ", found->second.size(), " bytes, expected ",
+                              id.elements, " elements of ", id.type.bytes, " bytes"));
     return found->second;
   };
-  Reader reader(path, pickle);
+  Reader reader(path, pickle, static_cast<uint64_t>(pickle.data() - bytes.data()));
   const Pickle values(reader, allowed_globals());
-  if (reader.left() > 0) refuse("bytes follow the end of data.pkl");
+  if (reader.left() > 0) reader.fail("bytes follow the end of data.pkl");
   return Importer(path, bytes.size(), find).run(values.root());
 }
 
@@ -289,7 +316,7 @@ SafeTensors parse_legacy(ByteView bytes, const std::string& path) {
   for (const Value* key : keys.root().items) {
     const auto id = described.find(key->text);
     if (id == described.end()) reader.fail("storage ", key->text, " belongs to no tensor");
-    const auto& [name, type, elements] = id->second;
+    const auto& [name, type, elements, position] = id->second;
     if (const uint64_t stored = reader.u64_le("the number of elements"); stored != elements)
       reader.fail("storage ", name, " has ", stored, " elements, expected ", elements);
     if (elements > reader.left() / type.bytes) reader.fail("storage ", name, " is cut short");

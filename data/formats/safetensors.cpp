@@ -42,7 +42,10 @@ struct Entry {
 
 class HeaderReader {
  public:
-  HeaderReader(const std::string& path, uint64_t data_size) : path_(path), data_size_(data_size) {}
+  HeaderReader(const std::string& path, ByteView header, uint64_t data_size)
+      : path_(path),
+        header_(reinterpret_cast<const char*>(header.data()), header.size()),
+        data_size_(data_size) {}
 
   Entry entry(const std::string& name, const Json& json) const {
     if (!json.is_object()) fail(name, "its entry is not an object");
@@ -76,10 +79,23 @@ class HeaderReader {
   }
 
   [[noreturn]] void fail(const std::string& name, const std::string& reason) const {
-    throw format_error(path_, sizeof(uint64_t), "tensor " + Json(name).dump(-1, ' ', true) + ": " + reason);
+    throw format_error(path_, sizeof(uint64_t) + find(name),
+                       "tensor " + Json(name).dump(-1, ' ', true) + ": " + reason);
   }
 
  private:
+  /// Where the header has this name before an object, or 0 if it spells the name with other escapes.
+  uint64_t find(const std::string& name) const {
+    const std::string key = Json(name).dump();
+    for (size_t at = 0; (at = header_.find(key, at)) != std::string_view::npos; at += key.size()) {
+      const size_t colon = header_.find_first_not_of(" \t\r\n", at + key.size());
+      if (colon == std::string_view::npos || header_[colon] != ':') continue;
+      const size_t value = header_.find_first_not_of(" \t\r\n", colon + 1);
+      if (value != std::string_view::npos && header_[value] == '{') return at;
+    }
+    return 0;
+  }
+
   Stored type(const std::string& name, const Json& json) const {
     const auto found = json.find("dtype");
     if (found == json.end() || !found->is_string()) fail(name, "it has no dtype");
@@ -104,6 +120,7 @@ class HeaderReader {
   }
 
   std::string path_;
+  std::string_view header_;
   uint64_t data_size_;
 };
 
@@ -146,11 +163,11 @@ SafeTensors parse_safetensors(ByteView bytes, const std::string& path, Layout la
                             std::min(max_header, reader.left()), hint(bytes)));
   const ByteView header_text = reader.take(length, "the header");
   if (header_text[0] != '{') throw format_error(path, 8, "the header does not begin with '{'" + hint(bytes));
-  const Json json = parse_json(header_text, path, max_header);
+  const Json json = parse_json(header_text, path, max_header, sizeof(uint64_t));
   const ByteView data = reader.take(reader.left(), "the data");
 
   SafeTensors content;
-  const HeaderReader header(path, data.size());
+  const HeaderReader header(path, header_text, data.size());
   std::vector<Entry> entries;
   for (const auto& [name, value] : json.items()) {
     if (name != "__metadata__") {

@@ -23,13 +23,15 @@ std::vector<std::string> read_names(const std::string& path, size_t count) {
   return names;
 }
 
-Dataset join(const std::string& name, const std::vector<std::string>& paths,
+Dataset join(const std::string& name, const std::vector<std::string>& paths, int64_t published,
              std::vector<std::string> class_names) {
   std::vector<CifarRecords> parts;
   int64_t total = 0;
   for (const std::string& path : paths) {
     parts.push_back(read_cifar(path, static_cast<int>(class_names.size())));
     total += parts.back().images.dim(0);
+    const std::string warning = count_warning(path, parts.back().images.dim(0), published);
+    if (!warning.empty()) warn_once(warning);
   }
   Array images({total, 32, 32, 3}, DType::u8);
   std::vector<int32_t> labels;
@@ -44,6 +46,12 @@ Dataset join(const std::string& name, const std::vector<std::string>& paths,
 
 }  // namespace
 
+std::string count_warning(const std::string& path, int64_t count, int64_t published) {
+  if (count == published) return "";
+  return text("[data] ", path, " has ", count, " records, the published file has ", published,
+              "; unless that is meant, fetch it again");
+}
+
 Dataset cifar10(const std::string& dir, bool train) {
   const Place place{"cifar10", "cifar-10-batches-bin", "", "get it with data/get.sh cifar10"};
   const std::string root = find_data(place, dir, train ? "data_batch_1.bin" : "test_batch.bin") + '/';
@@ -52,7 +60,7 @@ Dataset cifar10(const std::string& dir, bool train) {
     for (const char digit : {'1', '2', '3', '4', '5'}) paths.push_back(root + "data_batch_" + digit + ".bin");
   else
     paths.push_back(root + "test_batch.bin");
-  return join("cifar10", paths,
+  return join("cifar10", paths, 10'000,
               {"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"});
 }
 
@@ -60,7 +68,8 @@ Dataset cifar100(const std::string& dir, bool train) {
   const Place place{"cifar100", "cifar-100-binary", "", "get it with data/get.sh cifar100"};
   const std::string file = train ? "train.bin" : "test.bin";
   const std::string root = find_data(place, dir, file) + '/';
-  return join("cifar100", {root + file}, read_names(root + "fine_label_names.txt", 100));
+  return join("cifar100", {root + file}, train ? 50'000 : 10'000,
+              read_names(root + "fine_label_names.txt", 100));
 }
 
 }  // namespace stairgrad::data

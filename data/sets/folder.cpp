@@ -2,7 +2,9 @@
 //   DIR/train/CLASS/*.jpg and DIR/val or DIR/test likewise    ImageNet's; or DIR/CLASS/*.jpg for both splits
 //   DIR/train/CLASS/images/*.JPEG, DIR/val/images/ with DIR/val/val_annotations.txt    Tiny-ImageNet's
 //   DIR/labels.tsv with the columns file, class and perhaps name; the files lie beside it
-// Classes are the names of sub-folders, sorted by bytes, so that no locale changes a class number.
+// Classes are the names of sub-folders, sorted by bytes, so that no locale changes a class number; those of
+// train/ number the classes of val/ and test/ too. Links that lead out of DIR are not followed; what is
+// skipped is reported.
 #include <algorithm>
 #include <filesystem>
 #include <map>
@@ -32,54 +34,129 @@ bool is_picture(const fs::path& path) {
   return ending == ".jpg" || ending == ".jpeg" || ending == ".png";
 }
 
-/// Names in a folder for which `keep` holds, sorted by bytes; hidden ones are left out.
-template <class Keep>
-std::vector<std::string> list(const fs::path& folder, Keep keep) {
-  std::vector<std::string> names;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (name[0] != '.' && keep(entry)) names.push_back(name);
+/// Looks into the folder of a data set and nowhere else: links may not lead out of it.
+class Explorer {
+ public:
+  explicit Explorer(const fs::path& root) : root_(fs::canonical(root)) {}
+
+  /// Throws format_error for a link that leads out of the data set or nowhere.
+  bool is_folder(const fs::path& path) const {
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (status.type() == fs::file_type::not_found) return false;
+    if (error) throw format_error(path.string(), 0, "it cannot be examined: " + error.message());
+    if (status.type() != fs::file_type::directory) return false;
+    if (!inside(path)) refuse_link(path);
+    return true;
   }
-  std::ranges::sort(names);
-  return names;
-}
 
-std::vector<std::string> subfolders(const fs::path& folder) {
-  return list(folder, [](const fs::directory_entry& e) { return e.is_directory(); });
-}
+  /// Sub-folders, sorted by bytes; hidden ones are left out.
+  std::vector<std::string> subfolders(const fs::path& folder) {
+    return list(folder, [this](const fs::directory_entry& e) {
+      std::error_code ignored;
+      return e.is_directory(ignored) && is_folder(e.path());
+    });
+  }
+  /// JPEG and PNG files likewise.
+  std::vector<std::string> pictures(const fs::path& folder) {
+    return list(folder, [this](const fs::directory_entry& e) {
+      std::error_code ignored;
+      return is_picture(e.path()) && e.is_regular_file(ignored) &&
+             (!e.is_symlink(ignored) || inside(e.path()));
+    });
+  }
+  /// A file that a table names.
+  std::string file(const fs::path& path) const {
+    std::error_code ignored;
+    if (fs::is_symlink(path, ignored) && !inside(path)) refuse_link(path);
+    return path.string();
+  }
 
-std::vector<std::string> pictures(const fs::path& folder) {
-  return list(folder,
-              [](const fs::directory_entry& e) { return e.is_regular_file() && is_picture(e.path()); });
-}
+  /// What is neither hidden nor a class or picture, or is a link that leads out or nowhere.
+  const std::vector<std::string>& skipped() const { return skipped_; }
 
-std::vector<std::vector<std::string>> read_table(const fs::path& path) {
+ private:
+  bool inside(const fs::path& path) const {
+    std::error_code error;
+    const fs::path real = fs::canonical(path, error);
+    return !error && std::ranges::mismatch(root_, real).in1 == root_.end();
+  }
+  [[noreturn]] void refuse_link(const fs::path& path) const {
+    throw format_error(path.string(), 0,
+                       "the link leads out of the data set " + root_.string() +
+                           "; put the files there, or name the folder that holds them with --data DIR");
+  }
+
+  template <class Keep>
+  std::vector<std::string> list(const fs::path& folder, Keep keep) {
+    std::vector<std::string> names;
+    std::error_code error;
+    for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      if (name[0] == '.') continue;
+      if (keep(*entry))
+        names.push_back(name);
+      else
+        skipped_.push_back((folder / name).string());
+    }
+    if (error) throw format_error(folder.string(), 0, "the folder cannot be read: " + error.message());
+    std::ranges::sort(names);
+    return names;
+  }
+
+  fs::path root_;
+  std::vector<std::string> skipped_;
+};
+
+/// The cells of a line, and where it begins.
+struct Row {
+  uint64_t line, offset;
+  std::vector<std::string> cells;
+};
+
+std::vector<Row> read_table(const fs::path& path) {
   const Bytes bytes = read_file(path.string(), 64 << 20);
   std::istringstream lines(std::string(bytes.begin(), bytes.end()));
-  std::vector<std::vector<std::string>> rows;
+  std::vector<Row> rows;
+  uint64_t offset = 0;
   for (std::string line; std::getline(lines, line);) {
+    rows.push_back({rows.size() + 1, offset, {}});
+    offset += line.size() + 1;
     if (!line.empty() && line.back() == '\r') line.pop_back();
     std::istringstream cells(line);
-    rows.emplace_back();
-    for (std::string cell; std::getline(cells, cell, '\t');) rows.back().push_back(cell);
+    for (std::string cell; std::getline(cells, cell, '\t');) rows.back().cells.push_back(cell);
   }
   return rows;
 }
 
-/// A file that a table names must lie in the folder of the table.
-std::string inside(const fs::path& folder, const std::string& name, const fs::path& table) {
-  if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos)
-    throw format_error(table.string(), 0, "got the file name \"" + name + "\", expected a plain name");
-  return (folder / name).string();
+[[noreturn]] void refuse(const fs::path& table, const Row& row, const std::string& reason) {
+  throw format_error(table.string(), row.offset, text("line ", row.line, ": ", reason));
 }
 
-Files by_class(const fs::path& root) {
+/// A file that a table names must lie in the folder of the table.
+std::string named_file(const Explorer& explorer, const fs::path& folder, const fs::path& table,
+                       const Row& row) {
+  const std::string& name = row.cells[0];
+  if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos)
+    refuse(table, row, "got the file name \"" + name + "\", expected a plain name");
+  return explorer.file(folder / name);
+}
+
+/// A sub-folder a class. Without `classes` these are the classes; with them (those of the training part) each
+/// must be one of them, so that a class has the same number in every part.
+Files by_class(Explorer& explorer, const fs::path& root, std::vector<std::string> classes = {}) {
   Files files;
   std::map<std::string, std::string> lower_case;
-  for (const std::string& name : subfolders(root)) {
+  const std::vector<std::string> folders = explorer.subfolders(root);
+  files.class_names = classes.empty() ? folders : std::move(classes);
+  for (const std::string& name : folders) {
+    const auto found = std::ranges::lower_bound(files.class_names, name);
+    if (found == files.class_names.end() || *found != name)
+      throw format_error((root / name).string(), 0,
+                         "the class " + name + " has no folder among those to train on; remove or rename it");
     fs::path folder = root / name;
-    if (fs::is_directory(folder / "images")) folder /= "images";
-    const std::vector<std::string> names = pictures(folder);
+    if (explorer.is_folder(folder / "images")) folder /= "images";
+    const std::vector<std::string> names = explorer.pictures(folder);
     if (names.empty())
       throw unavailable_error("[data] class " + folder.string() + " has no pictures; " + advice);
     std::string key = name;
@@ -91,78 +168,98 @@ Files by_class(const fs::path& root) {
           "the classes " + other->second + " and " + name + " differ by case only; rename one");
     for (const std::string& picture : names) {
       files.paths.push_back((folder / picture).string());
-      files.labels.push_back(static_cast<int32_t>(files.class_names.size()));
+      files.labels.push_back(static_cast<int32_t>(found - files.class_names.begin()));
     }
-    files.class_names.push_back(name);
   }
   return files;
 }
 
-/// Tiny-ImageNet's validation part: a table of file, class, box; the classes are those of the training part.
-Files by_annotations(const fs::path& root, const fs::path& train) {
+/// Tiny-ImageNet's validation part: a table of file, class, box.
+Files by_annotations(Explorer& explorer, const fs::path& root, std::vector<std::string> classes) {
   Files files;
-  files.class_names = subfolders(train);
-  const fs::path table = root / "val_annotations.txt";
-  for (const std::vector<std::string>& row : read_table(table)) {
-    if (row.size() < 2)
-      throw format_error(table.string(), 0, "a row has no class; expected file, tab, class");
-    const auto found = std::ranges::lower_bound(files.class_names, row[1]);
-    if (found == files.class_names.end() || *found != row[1])
-      throw format_error(table.string(), 0, "the class " + row[1] + " has no folder in " + train.string());
-    files.paths.push_back(inside(root / "images", row[0], table));
+  files.class_names = std::move(classes);
+  const fs::path table = explorer.file(root / "val_annotations.txt");
+  explorer.is_folder(root / "images");  // refuses a link that leads out
+  for (const Row& row : read_table(table)) {
+    if (row.cells.size() < 2) refuse(table, row, "the row has no class; expected file, tab, class");
+    const std::string& name = row.cells[1];
+    const auto found = std::ranges::lower_bound(files.class_names, name);
+    if (found == files.class_names.end() || *found != name)
+      refuse(table, row, "the class " + name + " has no folder among those to train on");
+    files.paths.push_back(named_file(explorer, root / "images", table, row));
     files.labels.push_back(static_cast<int32_t>(found - files.class_names.begin()));
   }
   return files;
 }
 
 /// A table with the header file, class[, ..., name, ...]; classes are numbers.
-Files by_table(const fs::path& root) {
+Files by_table(const Explorer& explorer, const fs::path& root) {
   constexpr int max_classes = 100'000;
-  const fs::path table = root / "labels.tsv";
-  const auto rows = read_table(table);
-  const auto refuse = [&](size_t row, const std::string& reason) {
-    throw format_error(table.string(), 0, text("line ", row + 1, ": ", reason));
-  };
-  if (rows.empty() || rows[0].size() < 2 || rows[0][0] != "file" || rows[0][1] != "class")
-    refuse(0, "expected the columns file and class, separated by tabs");
-  const auto name_column = static_cast<size_t>(std::ranges::find(rows[0], "name") - rows[0].begin());
+  const fs::path table = explorer.file(root / "labels.tsv");
+  std::vector<Row> rows = read_table(table);
+  const Row header = rows.empty() ? Row{1, 0, {}} : rows[0];
+  const std::vector<std::string>& columns = header.cells;
+  if (columns.size() < 2 || columns[0] != "file" || columns[1] != "class")
+    refuse(table, header, "expected the columns file and class, separated by tabs");
+  const auto name_column = static_cast<size_t>(std::ranges::find(columns, "name") - columns.begin());
   Files files;
   for (size_t i = 1; i < rows.size(); ++i) {
-    if (rows[i].size() != rows[0].size())
-      refuse(i, text("got ", rows[i].size(), " columns, expected ", rows[0].size()));
-    const std::string& digits = rows[i][1];
+    const std::vector<std::string>& cells = rows[i].cells;
+    if (cells.size() != columns.size())
+      refuse(table, rows[i], text("got ", cells.size(), " columns, expected ", columns.size()));
+    const std::string& digits = cells[1];
     if (digits.empty() || digits.size() > 6 || digits.find_first_not_of("0123456789") != std::string::npos ||
         std::stoi(digits) >= max_classes)
-      refuse(i, "got the class \"" + digits + "\", expected a number from 0 on");
+      refuse(table, rows[i], "got the class \"" + digits + "\", expected a number from 0 on");
     const auto label = static_cast<size_t>(std::stoi(digits));
-    files.paths.push_back(inside(root, rows[i][0], table));
+    files.paths.push_back(named_file(explorer, root, table, rows[i]));
     files.labels.push_back(static_cast<int32_t>(label));
     for (size_t k = files.class_names.size(); k <= label; ++k) files.class_names.push_back(text("class ", k));
-    if (name_column < rows[0].size()) files.class_names[label] = rows[i][name_column];
+    if (name_column < columns.size()) files.class_names[label] = cells[name_column];
   }
   return files;
 }
 
-Files find_files(const fs::path& root, bool train) {
-  if (!fs::is_directory(root))
-    throw unavailable_error("[data] there is no folder " + root.string() + "; " + advice);
-  if (fs::exists(root / "labels.tsv")) return by_table(root);
-  if (!fs::is_directory(root / "train")) return by_class(root);
-  if (train) return by_class(root / "train");
+Files find_files(Explorer& explorer, const fs::path& root, bool train) {
+  std::error_code ignored;
+  if (fs::exists(root / "labels.tsv", ignored)) return by_table(explorer, root);
+  if (!explorer.is_folder(root / "train")) return by_class(explorer, root);
+  if (train) return by_class(explorer, root / "train");
   for (const char* name : {"val", "test"}) {
     const fs::path part = root / name;
-    if (fs::exists(part / "val_annotations.txt")) return by_annotations(part, root / "train");
-    if (fs::is_directory(part)) return by_class(part);
+    if (!explorer.is_folder(part)) continue;
+    std::vector<std::string> classes = explorer.subfolders(root / "train");
+    if (classes.empty())
+      throw unavailable_error("[data] " + (root / "train").string() + " has no classes; " + advice);
+    return fs::exists(part / "val_annotations.txt", ignored)
+               ? by_annotations(explorer, part, std::move(classes))
+               : by_class(explorer, part, std::move(classes));
   }
   throw unavailable_error("[data] " + root.string() + " has a folder train, but neither val nor test; " +
                           advice);
+}
+
+/// One line about what is skipped: how many, and the first few in order.
+void report_skipped(const std::string& dir, std::vector<std::string> skipped) {
+  constexpr size_t shown = 10;
+  if (skipped.empty()) return;
+  std::ranges::sort(skipped);
+  std::string list;
+  for (size_t i = 0; i < std::min(shown, skipped.size()); ++i) list += (i > 0 ? ", " : "") + skipped[i];
+  warn_once(text("[data] ", dir, ": ", skipped.size(),
+                 " entries are no pictures of this data set and skipped: ", list,
+                 skipped.size() > shown ? ", ..." : ""));
 }
 
 }  // namespace
 
 Dataset folder(const std::string& dir, bool train) {
   check(!dir.empty(), "[data] the data set \"folder\" needs the name of a folder; pass --data DIR");
-  Files files = find_files(dir, train);
+  if (std::error_code ignored; !fs::is_directory(dir, ignored))
+    throw unavailable_error("[data] there is no folder " + dir + "; " + advice);
+  Explorer explorer(dir);
+  Files files = find_files(explorer, dir, train);
+  report_skipped(dir, explorer.skipped());
   if (files.paths.empty()) throw unavailable_error("[data] " + dir + " holds no pictures; " + advice);
   Dataset dataset;
   dataset.name = "folder";

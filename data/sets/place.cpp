@@ -1,5 +1,8 @@
 #include <cstdlib>
 #include <filesystem>
+#include <iostream>
+#include <mutex>
+#include <set>
 
 #include "sets.h"
 
@@ -32,6 +35,13 @@ std::string find_data(const Place& place, const std::string& dir, const std::str
     tried += (tried.empty() ? "" : ", ") + folder;
   }
   throw unavailable_error(text("[data] no ", place.name, " (", wanted, ") in ", tried, "; ", place.advice));
+}
+
+void warn_once(const std::string& message) {
+  static std::mutex mutex;
+  static std::set<std::string> printed;
+  const std::lock_guard lock(mutex);
+  if (printed.insert(message).second) std::cerr << message << std::endl;
 }
 
 }  // namespace stairgrad::data

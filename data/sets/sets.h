@@ -26,4 +26,10 @@ struct Place {
 /// unavailable_error that lists the folders tried and gives the advice.
 std::string find_data(const Place& place, const std::string& dir, const std::string& wanted);
 
+/// Prints the message to standard error, the first time that this process has it.
+void warn_once(const std::string& message);
+
+/// "" if a file of `count` records has as many as are `published`, else a warning that names path and counts.
+std::string count_warning(const std::string& path, int64_t count, int64_t published);
+
 }  // namespace stairgrad::data

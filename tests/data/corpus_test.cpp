@@ -44,7 +44,17 @@ TEST_CASE("every file in tests/bad_input is refused by the parser that its folde
     if (!fs::is_directory(folder)) continue;
     for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
       INFO(entry.path().string());
-      CHECK(!refusal([&] { parser.parse(read_file(entry.path().string())); }).empty());
+      const Bytes bytes = read_file(entry.path().string());
+      try {
+        parser.parse(bytes);
+        FAIL_CHECK("it was not refused");
+      } catch (const format_error& error) {
+        CHECK(error.path == parser.name);
+        CHECK(has(error.what(), error.path));
+        CHECK(has(error.what(), error.reason));
+        CHECK(error.reason.size() > 10);
+        CHECK(error.offset <= bytes.size());
+      }
       ++files;
     }
   }

@@ -4,12 +4,16 @@
 #include <doctest/doctest.h>
 
 #include <cstdlib>
+#include <iostream>
 #include <map>
+#include <memory>
 #include <numeric>
 #include <optional>
 #include <set>
+#include <sstream>
 
 #include "data/formats/image.h"
+#include "data/sets/sets.h"
 #include "skip.h"
 #include "support.h"
 
@@ -57,6 +61,17 @@ class Environment {
 void write_picture(const TemporaryFolder& folder, const std::string& name, int64_t h, int64_t w,
                    double value) {
   folder.file(name, encode_png(Array::full({h, w, 3}, value, DType::u8)));
+}
+
+/// What `work` writes to standard error.
+template <class Work>
+std::string printed(Work&& work) {
+  std::ostringstream out;
+  const auto restore = [](std::streambuf* before) { std::cerr.rdbuf(before); };
+  const std::unique_ptr<std::streambuf, void (*)(std::streambuf*)> guard(std::cerr.rdbuf(out.rdbuf()),
+                                                                         restore);
+  work();
+  return out.str();
 }
 
 /// Loads real data, or prints why the test is skipped.
@@ -139,12 +154,20 @@ TEST_CASE("CIFAR-10: five training files in order, one test file") {
   const TemporaryFolder folder;
   for (uint8_t i = 1; i <= 5; ++i) write_cifar10(folder, "data_batch_" + std::to_string(i) + ".bin", 2, i);
   write_cifar10(folder, "test_batch.bin", 3, 9);
-  const Dataset train = load_dataset("cifar10", folder.path());
+  Dataset train;
+  const std::string warnings = printed([&] { train = load_dataset("cifar10", folder.path()); });
+  CHECK(has(warnings, "data_batch_5.bin has 2 records, the published file has 10000"));
+  CHECK(printed([&] { load_dataset("cifar10", folder.path()); }).empty());  // once
   CHECK(train.labels == std::vector<int32_t>{1, 1, 2, 2, 3, 3, 4, 4, 5, 5});
   CHECK(train.image(9).to_vector() == std::vector<double>(3072, 1));
   CHECK(load_dataset("cifar10", folder.path(), Split::test).labels == std::vector<int32_t>{9, 9, 9});
   std::filesystem::remove(folder / "cifar-10-batches-bin/data_batch_4.bin");
   CHECK(has(refusal([&] { load_dataset("cifar10", folder.path()); }), "data_batch_4.bin"));
+}
+
+TEST_CASE("CIFAR: a file cut at the end of a record is told by its number of records") {
+  CHECK(count_warning("f", 10000, 10000).empty());
+  CHECK(has(count_warning("f", 9999, 10000), "f has 9999 records, the published file has 10000"));
 }
 
 TEST_CASE("CIFAR-100: fine labels with their names") {
@@ -224,6 +247,52 @@ TEST_CASE("folder: classes by bytes, hidden and foreign files left out, sizes of
             "the classes A and a differ by case only"));
 }
 
+TEST_CASE("folder: val is numbered by the classes of train") {
+  const TemporaryFolder folder;
+  for (const char* name : {"train/ant/1.png", "train/bee/1.png", "train/cat/1.png", "val/cat/1.png"})
+    write_picture(folder, name, 1, 1, 1);
+  const auto load = [&] { return load_dataset("folder", folder.path(), Split::test); };
+  CHECK(load().labels == std::vector<int32_t>{2});
+  CHECK(load().class_names == std::vector<std::string>{"ant", "bee", "cat"});
+  write_picture(folder, "val/cow/1.png", 1, 1, 1);
+  CHECK(has(refusal(load), "val/cow (byte 0): the class cow has no folder among those to train on"));
+}
+
+TEST_CASE("folder: links out of the data set, links to themselves, and the report of what is skipped") {
+  const TemporaryFolder folder, outside;
+  write_picture(folder, "train/a/1.png", 1, 1, 1);
+  write_picture(folder, "train/a/2.png", 1, 1, 2);
+  write_picture(outside, "secret.png", 1, 1, 3);
+  write_picture(folder, "elsewhere/3.png", 1, 1, 4);
+  folder.file("train/a/notes.txt", "no picture");
+  std::filesystem::create_symlink("self", folder / "train/a/self");
+  std::filesystem::create_symlink("self.png", folder / "train/a/self.png");
+  std::filesystem::create_symlink("nothing", folder / "train/b");
+  std::filesystem::create_symlink(outside / "secret.png", folder / "train/a/secret.png");
+  std::filesystem::create_symlink(folder / "elsewhere/3.png", folder / "train/a/3.png");  // inside: followed
+
+  Dataset dataset;
+  const auto load = [&] { dataset = load_dataset("folder", folder.path()); };
+  const std::string report = printed(load);
+  CHECK(dataset.labels == std::vector<int32_t>{0, 0, 0});
+  CHECK(dataset.image(2).to_vector()[0] == 4);
+  CHECK(has(report, folder.path() + ": 5 entries"));
+  for (const char* name :
+       {"train/a/notes.txt", "train/a/self,", "train/a/self.png", "train/a/secret.png", "train/b"})
+    CHECK(has(report, folder / name));
+  CHECK(printed(load).empty());  // once
+
+  std::filesystem::create_directory_symlink(outside.path(), folder / "train/c");
+  CHECK(has(refusal(load), "train/c (byte 0): the link leads out of the data set"));
+  std::filesystem::remove(folder / "train/c");
+  std::filesystem::create_symlink("val", folder / "val");
+  CHECK(has(refusal([&] { load_dataset("folder", folder.path(), Split::test); }),
+            "val (byte 0): it cannot be examined"));
+  std::filesystem::create_symlink(outside / "secret.png", folder / "p.png");
+  folder.file("labels.tsv", "file\tclass\np.png\t0\n");
+  CHECK(has(refusal(load), "p.png (byte 0): the link leads out"));
+}
+
 TEST_CASE("folder: train and val; an empty class; no pictures; no folder") {
   const TemporaryFolder folder;
   write_picture(folder, "train/a/1.png", 1, 1, 1);
@@ -254,7 +323,8 @@ TEST_CASE("folder: Tiny-ImageNet's layout") {
   const auto load = [&] { load_dataset("folder", folder.path(), Split::test); };
   folder.file("val/val_annotations.txt", "val_0.png\tn03\n");
   CHECK(has(refusal(load), "the class n03 has no folder"));
-  folder.file("val/val_annotations.txt", "val_0.png\n");
+  folder.file("val/val_annotations.txt", "val_0.png\tn01\nval_0.png\n");
+  CHECK(has(refusal(load), "val_annotations.txt (byte 14): line 2"));
   CHECK(has(refusal(load), "has no class"));
   folder.file("val/val_annotations.txt", "../../../secret.png\tn01\n");
   CHECK(has(refusal(load), "expected a plain name"));

@@ -100,3 +100,7 @@ TEST_CASE("gzip: several members, trailing bytes, and a bomb") {
   CHECK(gunzip(bomb, "f", 1 << 20).size() == 1 << 20);
   CHECK(has(refusal([&] { gunzip(bomb, "f", (1 << 20) - 1); }), "more than the limit"));
 }
+
+TEST_CASE("IDX, packed: the offset of an error is said to be in the unpacked bytes") {
+  CHECK(has(idx_refusal(gzip(idx({1000}, 999))), "f (byte 0): byte 8 of what it unpacks to: the extents"));
+}

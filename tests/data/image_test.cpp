@@ -85,6 +85,33 @@ TEST_CASE("PNG: every colour type becomes red, green and blue by the stated rule
   CHECK(pixels(png(1, 1, 8, grey, {0, 5}, chunk("tEXt", bytes_of("Author\0x")))) == Values{5, 5, 5});
 }
 
+TEST_CASE("PNG: palettes of every depth, and colours that they lack") {
+  using Values = std::vector<double>;
+  const auto colours = [](int count) {
+    Bytes entries;
+    for (int i = 0; i < count; ++i)
+      entries = std::move(entries) + Bytes{static_cast<uint8_t>(i), static_cast<uint8_t>(i + 1), 7};
+    return chunk("PLTE", entries);
+  };
+  CHECK(pixels(png(2, 1, 1, palette, {0, 0b01000000}, colours(2))) == Values{0, 1, 7, 1, 2, 7});
+  CHECK(pixels(png(2, 1, 2, palette, {0, 0b10110000}, colours(4))) == Values{2, 3, 7, 3, 4, 7});
+  CHECK(pixels(png(2, 1, 4, palette, {0, 0xf1}, colours(16))) == Values{15, 16, 7, 1, 2, 7});
+  CHECK(pixels(png(2, 1, 8, palette, {0, 255, 9}, colours(256))) == Values{255, 0, 7, 9, 10, 7});
+  CHECK(pixels(png(2, 1, 8, palette, {0, 1, 0}, colours(2) + chunk("tRNS", Bytes{0}))) ==
+        Values{1, 2, 7, 0, 1, 7});
+  CHECK(has(image_refusal(png(2, 1, 8, palette, {0, 1, 2}, colours(2))),
+            "pixel (0,1) has colour 2 of a palette of 2"));
+  CHECK(has(image_refusal(png(2, 1, 2, palette, {0, 0b11000000}, colours(3))), "pixel (0,0) has colour 3"));
+  CHECK(has(image_refusal(png(2, 1, 8, palette, {0, 1, 0}, colours(2) + colours(2))), "second palette"));
+  CHECK(has(image_refusal(png(2, 1, 8, palette, {0, 1, 0}, chunk("PLTE", Bytes(4)))), "second palette"));
+}
+
+TEST_CASE("PNG: line ends that were converted are named") {
+  const Bytes rest = two_by_one();
+  for (const char* start : {"\x89PNG\n\x1a\n", "\x89PNG\r\r\n\x1a\r\n", "\x89PNG\r\x1a\r"})
+    CHECK(has(image_refusal(bytes_of(start) + ByteView(rest).subspan(8)), "line ends are converted"));
+}
+
 TEST_CASE("PNG: damage and hostile headers") {
   CHECK(has(image_refusal({}), "empty"));
   CHECK(has(image_refusal(bytes_of("GIF89a")), "neither a PNG nor a JPEG"));

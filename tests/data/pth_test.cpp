@@ -4,8 +4,10 @@
 #include <doctest/doctest.h>
 #include <zlib.h>
 
+#include <algorithm>
 #include <cstring>
 
+#include "data/formats/pickle.h"
 #include "data/formats/zip.h"
 #include "support.h"
 
@@ -16,7 +18,8 @@ namespace {
 
 Bytes little(uint64_t value, int count) {
   Bytes bytes;
-  for (int i = 0; i < count; ++i) bytes.push_back(i < 8 ? static_cast<uint8_t>(value >> (8 * i)) : uint8_t{0});
+  for (int i = 0; i < count; ++i)
+    bytes.push_back(i < 8 ? static_cast<uint8_t>(value >> (8 * i)) : uint8_t{0});
   return bytes;
 }
 
@@ -243,6 +246,54 @@ TEST_CASE(".pth: bombs and cycles end") {
   CHECK(has(value_refusal(deep), "deeper than 64"));
   CHECK(has(value_refusal(Bytes(3'000'000, 'N')), "more than 2000000 values"));
   CHECK(has(value_refusal(dict({{std::string(5000, 'k'), bytes_of("N")}})), "more than 4096 letters"));
+}
+
+TEST_CASE(".pth: errors give the place in the file") {
+  const auto place = [](const Bytes& bytes) {
+    try {
+      parsed(bytes);
+    } catch (const format_error& error) {
+      return error.offset;
+    }
+    return uint64_t{0};
+  };
+  // The header of an entry has 30 bytes and the name.
+  const uint64_t start = 30 + std::string("m/data.pkl").size();
+  CHECK(place(archive(bytes_of("NN"))) == start + 5);  // at the end of the pickle
+  CHECK(place(archive(dict({{"a", bytes_of("N")}, {"b", name("torch", "FloatStorage")}}))) == start + 37);
+  Tensor other = matrix;
+  other.key = "1";
+  const Bytes value = tensor(other), whole = archive(value);
+  const auto call = static_cast<uint64_t>(std::ranges::search(whole, bytes_of("Q")).begin() - whole.begin());
+  CHECK(place(whole) == call + 1);
+}
+
+TEST_CASE(".pth: what is stored once and named often is not copied each time") {
+  // 5,000 names of one text of 100 kB, of one empty tensor with long names, of one storage with a long key.
+  const Bytes zero = {0}, recall = bytes_of("h") + zero;
+  const auto often = [&](const Bytes& value, int count) {
+    Bytes list = bytes_of("](") + value + bytes_of("q") + zero;
+    for (int i = 0; i < count; ++i) list.insert(list.end(), recall.begin(), recall.end());
+    return list + bytes_of("e");
+  };
+  CHECK(has(value_refusal(often(str(std::string(100'000, 'a')), 5000)), "far larger than the file"));
+  const Bytes empty = tensor({.sizes = {0}, .strides = {1}});
+  CHECK(has(value_refusal(dict({{std::string(4000, 'k'), often(empty, 5000)}})), "far larger than the file"));
+  CHECK(has(value_refusal(tensor({.sizes = {1}, .strides = {1}, .key = std::string(5000, '0')})),
+            "unknown way"));
+  const SafeTensors content = parsed(archive(often(str("short"), 5000)));
+  CHECK(content.metadata.size() == 5001);
+
+  // Calls share their tuple of arguments: 2,000 calls with 100,000 arguments each are 1.6 GB if copied.
+  Bytes calls = bytes_of("(") + name("torch._utils", "_rebuild_tensor") + bytes_of("q") + zero +
+                bytes_of("(") + Bytes(100'000, 'N') + bytes_of("tq\1");
+  for (int i = 0; i < 2000; ++i) calls = std::move(calls) + recall + bytes_of("h\1R");
+  calls = pickle(std::move(calls) + bytes_of("t"));
+  Reader reader("f", calls);
+  const Pickle values(reader, {"torch._utils._rebuild_tensor"});
+  size_t held = 0;
+  for (const Pickle::Value& value : values.values()) held += value.items.size();
+  CHECK(held < 110'000);
 }
 
 TEST_CASE(".pth: tensors that lie about their memory") {

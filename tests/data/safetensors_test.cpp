@@ -159,6 +159,14 @@ TEST_CASE("safetensors: every break of the format is refused by name") {
           .empty());
 }
 
+TEST_CASE("safetensors: errors give the place in the file") {
+  CHECK(has(tensors_refusal(made("{x}", 0)), "f (byte 10): line 1:2"));
+  const std::string good = entry("U8", "[1]", "[0,1]"), bad = entry("U9", "[1]", "[1,2]");
+  const Bytes bytes = made(R"({"__metadata__":{"b":"\"b\":{"}, "a":)" + good + R"(, "b" : )" + bad + "}", 2);
+  const std::string content(bytes.begin(), bytes.end());
+  CHECK(has(tensors_refusal(bytes), text("f (byte ", content.find("\"b\" :"), "): tensor \"b\"")));
+}
+
 TEST_CASE("safetensors: 100,000 tensors") {
   SafeTensors content;
   for (int i = 0; i < 100000; ++i)
