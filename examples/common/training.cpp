@@ -102,11 +102,17 @@ double total_loss(const Array& logits, const std::vector<int32_t>& labels, int64
 
 }  // namespace
 
+int64_t evaluation_batch(const Shape& image) {
+  constexpr int64_t pixels = 32 * 224 * 224;
+  return std::clamp<int64_t>(pixels / std::max<int64_t>(1, image[0] * image[1]), 1, 250);
+}
+
 Evaluated evaluate(const std::function<Array(const Array& images)>& logits, const data::Dataset& dataset,
-                   const data::Transform& transform, DType dtype, int64_t batch) {
+                   const data::Transform& transform, DType dtype) {
   const Stopwatch watch;
   Evaluated result;
   int64_t correct = 0;
+  const int64_t batch = evaluation_batch(transform.dst_shape(dataset.image_shape));
   data::Loader loader(dataset, transform, {.batch = batch, .dtype = dtype});
   for (const data::Batch& b : loader.epoch(0)) {
     const Array y = cast(logits(b.images), DType::f32);
@@ -134,11 +140,10 @@ Evaluated evaluate(const std::function<Array(const Array& images)>& logits, cons
 }
 
 Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
-                   DType dtype, int64_t batch) {
+                   DType dtype) {
   const nn::Evaluation evaluation(model);
   const NoGrad no_grad;
-  return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype,
-                  batch);
+  return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype);
 }
 
 namespace {

@@ -54,13 +54,16 @@ struct Evaluated {
   double seconds = 0;
   std::vector<int32_t> predictions;
 };
-/// Runs `logits` (images -> (n, classes)) over a data set in order. Throws numeric_error when a logit is not
-/// finite.
+/// Images (h, w, c) a batch when nothing is learned from it: as many as have the pixels of 32 images of
+/// 224 x 224, and at most 250. Results do not depend on it, memory does.
+int64_t evaluation_batch(const Shape& image);
+/// Runs `logits` (images -> (n, classes)) over a data set in order, in batches of evaluation_batch(). Throws
+/// numeric_error when a logit is not finite.
 Evaluated evaluate(const std::function<Array(const Array& images)>& logits, const data::Dataset& dataset,
-                   const data::Transform& transform, DType dtype = DType::f32, int64_t batch = 250);
+                   const data::Transform& transform, DType dtype = DType::f32);
 /// The same for a model, in evaluation mode and without recording.
 Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
-                   DType dtype = DType::f32, int64_t batch = 250);
+                   DType dtype = DType::f32);
 
 /// A training, complete but for what train() does.
 struct TrainingJob {

@@ -168,7 +168,7 @@ TEST_CASE("evaluation counts and averages") {
     for (int64_t i = 0; i < images.dim(0); ++i) logits.data<float>()[3 * i + 1] = 2;
     return logits;
   };
-  const Evaluated found = evaluate(says_grey, dataset, {}, DType::f32, 7);
+  const Evaluated found = evaluate(says_grey, dataset, {});
   CHECK(seen == 60);
   CHECK(found.images == 60);
   CHECK(found.accuracy == doctest::Approx(100.0 / 3));
@@ -187,6 +187,29 @@ TEST_CASE("evaluation counts and averages") {
                       },
                       dataset, {}),
                   numeric_error);
+}
+
+TEST_CASE("large pictures are evaluated in small batches") {
+  CHECK(evaluation_batch({32, 32, 3}) == 250);
+  CHECK(evaluation_batch({224, 224, 3}) == 32);
+  CHECK(evaluation_batch({16'384, 16'384, 3}) == 1);
+
+  std::vector<int32_t> labels(70);
+  for (size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<int32_t>(i % 2);
+  const data::Dataset dataset =
+      data::dataset_of("large", Array::zeros({70, 224, 224, 1}, DType::u8), labels, {"a", "b"});
+  std::vector<int64_t> batches;
+  const auto says_a = [&](const Array& images) {
+    batches.push_back(images.dim(0));
+    Array logits = Array::zeros({images.dim(0), 2});
+    for (int64_t i = 0; i < images.dim(0); ++i) logits.data<float>()[2 * i] = 1;
+    return logits;
+  };
+  const Evaluated found = evaluate(says_a, dataset, {});
+  CHECK(batches == std::vector<int64_t>{32, 32, 6});
+  CHECK(found.images == 70);
+  CHECK(found.accuracy == doctest::Approx(50));
+  CHECK(found.loss == doctest::Approx(std::log(1 + std::exp(1.0)) - 0.5));
 }
 
 TEST_CASE("normalisation and biases do not decay") {
