@@ -183,21 +183,24 @@ class Loop {
 
  private:
   void run_epoch(Progress& progress, const Interrupt& interrupt) {
-    const double stalled = job_.loader.stalled_seconds();
-    for (const data::Batch& batch : job_.loader.epoch(epoch_, batch_)) {
-      const Stopwatch watch;
+    data::Loader& loader = job_.loader;
+    double stalled = loader.stalled_seconds();
+    loader.start(epoch_, batch_);
+    data::Batch batch;
+    for (Stopwatch watch; loader.next(batch); watch = {}) {  // the watch counts waiting for the batch as well
+      progress.waited(loader.stalled_seconds() - stalled);
+      stalled = loader.stalled_seconds();
       const double loss = step(batch);
       ++batch_;
       total_loss() += loss;
       seconds() += watch.seconds();
       progress.advance(batch.size(),
                        text("epoch ", job_.first_epoch + epoch_ + 1, ", loss ", fixed(loss, 3)));
-      if (interrupt.requested() && batch_ < job_.loader.batches()) {
+      if (interrupt.requested() && batch_ < loader.batches()) {
         save();
         interrupt.stop_here();
       }
     }
-    progress.waited(job_.loader.stalled_seconds() - stalled);
   }
 
   double step(const data::Batch& batch) {

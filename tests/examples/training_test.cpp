@@ -4,9 +4,13 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <iostream>
+#include <sstream>
+#include <thread>
 
 #include "../../autograd/ops.h"
 #include "../../examples/common/interrupt.h"
@@ -63,7 +67,7 @@ struct Run {
   }
 
   void go(bool resume, int stop_at = 0, bool poison = false) {
-    data::Loader loader(pictures(), training_transform(options, centred), loader_options(options));
+    data::Loader loader(dataset, training_transform(options, centred), loader_options(options));
     nn::SGD optimiser(decayed_groups(*model, options.weight_decay), options.momentum);
     RunDirectory run(out, resume);
     TrainingJob job{
@@ -83,6 +87,7 @@ struct Run {
     train(job, resume);
     loss = run.series("epoch", "loss").y;
     accuracy = run.series("epoch", "accuracy").y;
+    images_per_second = run.series("epoch", "images_per_second").y;
   }
 
   std::map<std::string, std::vector<double>> values() const {
@@ -93,9 +98,10 @@ struct Run {
 
   std::string out;
   TrainingOptions options;
+  data::Dataset dataset = pictures();
   std::unique_ptr<nn::Model> model;
   int steps = 0;
-  std::vector<double> loss, accuracy;
+  std::vector<double> loss, accuracy, images_per_second;
 };
 
 }  // namespace
@@ -157,6 +163,24 @@ TEST_CASE("a loss that is not finite names step and parameter, and no checkpoint
   Run again(folder / "run");
   again.go(true);  // from the end of epoch 1
   CHECK(again.steps == 12);
+}
+
+TEST_CASE("a run that waits for its data says so in the first epoch, and its images/s count the waiting") {
+  const Folder folder;
+  TrainingOptions options = settings();
+  options.epochs = 1;
+  Run run(folder / "run", options);
+  run.dataset.image = [fast = run.dataset.image](int64_t i) {  // 1.1 s a batch, 6.6 s an epoch
+    std::this_thread::sleep_for(std::chrono::milliseconds(110));
+    return fast(i);
+  };
+  std::ostringstream printed;
+  std::streambuf* const terminal = std::cout.rdbuf(printed.rdbuf());
+  run.go(false);
+  std::cout.rdbuf(terminal);
+  CHECK_MESSAGE(printed.str().find("waiting for data") != std::string::npos, printed.str());
+  REQUIRE(run.images_per_second.size() == 1);
+  CHECK(run.images_per_second[0] < 60 / 6.0);
 }
 
 TEST_CASE("evaluation counts and averages") {
