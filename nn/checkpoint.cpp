@@ -97,6 +97,16 @@ ModelInfo info_of(const SafeTensors& file, const std::string& path) {
   return info;
 }
 
+// A model may have more elements than its file, which is then refused by the names that it lacks: any network
+// of the zoo in its usual size. More than that is refused before it is made.
+constexpr int64_t room = int64_t{1} << 25;
+
+int64_t elements_of(const SafeTensors& file) {
+  int64_t elements = 0;
+  for (const auto& [name, array] : file.tensors) elements += array.size();
+  return elements;
+}
+
 StateMismatch fill(Module& model, const SafeTensors& file, const std::string& path, bool partial) {
   try {
     return model.load_state(file.tensors, partial);
@@ -131,9 +141,10 @@ std::unique_ptr<Model> load_model(const std::string& path) {
   const ModelInfo info = info_of(file, path);
   std::unique_ptr<Model> model;
   try {
+    const SizeLimit limit(elements_of(file) + room);
     model = make_model(info.model, info.options);
   } catch (const argument_error& error) {
-    throw format_error(path, 0, error.what());
+    throw format_error(path, 0, text("stairgrad.options: ", error.what()));
   }
   fill(*model, file, path, /*partial=*/false);
   return model;

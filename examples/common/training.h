@@ -55,7 +55,7 @@ struct Evaluated {
   std::vector<int32_t> predictions;
 };
 /// Images (h, w, c) a batch when nothing is learned from it: as many as have the pixels of 32 images of
-/// 224 x 224, and at most 250. Results do not depend on it, memory does.
+/// 224 x 224, and at most 250. Memory depends on it, results but by rounding.
 int64_t evaluation_batch(const Shape& image);
 /// Runs `logits` (images -> (n, classes)) over a data set in order, in batches of evaluation_batch(). Throws
 /// numeric_error when a logit is not finite.

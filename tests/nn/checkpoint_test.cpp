@@ -2,6 +2,7 @@
 #include "../../nn/checkpoint.h"
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 
 #include <filesystem>
 
@@ -107,6 +108,29 @@ TEST_CASE("files that are no model files are refused") {
   }
   CHECK_THROWS_AS(save_model(folder.file("m"), *model, {"resnet8", {}, {{"layout", "oihw"}}}),
                   argument_error);
+}
+
+TEST_CASE("a small file that describes a huge network is refused before memory is taken for it") {
+  const Folder folder;
+  const auto peak = [] {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss / 1024;  // MiB
+  };
+  for (const std::string name : {"resnet8", "resnet50", "vgg_small", "mobilenet_v2"}) {
+    CAPTURE(name);
+    data::save_safetensors(
+        folder.file("m"),
+        {{},
+         {{"stairgrad.format", "stairgrad.model"},
+          {"stairgrad.version", "1"},
+          {"stairgrad.model", name},
+          {"stairgrad.options", R"({"classes":1000000,"image_size":32,"in_channels":3,"width":100})"}}});
+    const auto before = peak();
+    const std::string message = message_of([&] { load_model(folder.file("m")); });
+    CHECK_MESSAGE(contains(message, "elements, expected at most so many"), message);
+    CHECK(peak() - before < 200);
+  }
 }
 
 TEST_CASE("a checkpoint makes the round trip") {
