@@ -145,8 +145,8 @@ class Layer : public Module {
   }
 };
 
-/// While it lives, the modules that this thread makes hold at most `elements` together: one that would go beyond
-/// throws argument_error before it allocates. For sizes that come from a file and that nobody has checked.
+/// While it lives, the modules that this thread makes hold at most `elements` together: one that would go
+/// beyond throws argument_error before it allocates. For sizes that come from a file, unchecked.
 class SizeLimit {
  public:
   explicit SizeLimit(int64_t elements);

@@ -3,7 +3,12 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 
 #include "../../data/formats/safetensors.h"
@@ -146,6 +151,104 @@ TEST_CASE("a checkpoint makes the round trip") {
   CHECK(values(to->state()) == values(from->state()));
   CHECK(current.counters == saved.counters);
   CHECK_THROWS_AS(load_weights(folder.file("c"), *to), format_error);
+}
+
+TEST_CASE("a bit that changed in the tensors of a file is noticed") {
+  const Folder folder;
+  const auto model = make_model("resnet8", {.width = 0.25});
+  initialise(*model, 1);
+  const std::string path = folder.file("f");
+  const auto load = [&] { load_checkpoint(path); };
+  const auto damaged = [&](size_t from_end, const auto& read) {
+    data::Bytes bytes = data::read_file(path);
+    bytes[bytes.size() - from_end] ^= 1;  // the low bit of an element: any value is possible there
+    data::atomic_write(path, bytes);
+    return message_of(read);
+  };
+  for (const size_t from_end : {4, 4000}) {
+    save_checkpoint(path, {{{"model", model->state()}}, {{"step", 1}}, {}});
+    CHECK(message_of(load) == "no error");
+    const std::string message = damaged(from_end, load);
+    CHECK_MESSAGE(contains(message, path), message);
+    CHECK_MESSAGE(contains(message, "the file is damaged"), message);
+
+    save_model(path, *model, {"resnet8", {.width = 0.25}, {}});
+    CHECK(message_of([&] { load_model(path); }) == "no error");
+    CHECK(contains(damaged(from_end, [&] { load_model(path); }), "the file is damaged"));
+    CHECK_THROWS_AS(load_weights(path, *model), format_error);
+  }
+
+  // Of the same size, under another name.
+  save_checkpoint(path, {{{"a", {{"x", Array::zeros({3})}}}}, {}, {}});
+  data::SafeTensors file = data::load_safetensors(path);
+  file.tensors["a/y"] = file.tensors.at("a/x");
+  file.tensors.erase("a/x");
+  data::save_safetensors(path, file);
+  CHECK(contains(message_of(load), "the file is damaged"));
+  file.metadata.erase("stairgrad.checksum");  // as earlier builds wrote it
+  data::save_safetensors(path, file);
+  CHECK(message_of(load) == "no error");
+}
+
+TEST_CASE("counters that no 64 bits hold are refused") {
+  const Folder folder;
+  const std::string path = folder.file("c");
+  const auto with = [&](const char* step) {
+    data::save_safetensors(path, {{},
+                                  {{"stairgrad.format", "stairgrad.checkpoint"},
+                                   {"stairgrad.version", "1"},
+                                   {"stairgrad.counters", text("{\"step\":", step, '}')}}});
+    return message_of([&] { load_checkpoint(path); });
+  };
+  CHECK(with("9223372036854775807") == "no error");
+  CHECK(load_checkpoint(path).counters.at("step") == INT64_MAX);
+  CHECK(with("-9223372036854775808") == "no error");
+  CHECK(load_checkpoint(path).counters.at("step") == INT64_MIN);
+  for (const char* bad : {"9223372036854775808", "18446744073709551615", "1e30", "0.5", "\"1\"", "null"})
+    CHECK_MESSAGE(contains(with(bad), "expected a whole number of 64 bits"), bad);
+}
+
+TEST_CASE("kill -9 while a checkpoint is saved, 200 times: the old or the new one is there, whole") {
+  const Folder folder;
+  const std::string path = folder.file("c");
+  constexpr int64_t size = 250'000;
+  const auto generation = [](int64_t number) {
+    const Array values = Array::full({size}, static_cast<double>(number));
+    return Checkpoint{{{"model", {{"weight", values}}}, {"optimiser", {{"weight", values}}}},
+                      {{"generation", number}},
+                      {}};
+  };
+  // The moments of the kills spread over the time that three checkpoints take on this disk.
+  const auto begin = std::chrono::steady_clock::now();
+  save_checkpoint(path, generation(0));
+  const std::chrono::duration<double, std::micro> one = std::chrono::steady_clock::now() - begin;
+  const auto window = static_cast<uint64_t>(std::clamp(3 * one.count(), 1000.0, 500'000.0));
+  const Philox rng(12);
+  int64_t now = 0, replaced = 0, in_mid_write = 0;
+  for (uint64_t round = 0; round < 200; ++round) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0)  // saves generation after generation until it is killed
+      for (int64_t next = now + 1;; ++next) save_checkpoint(path, generation(next));
+    ::usleep(static_cast<useconds_t>(rng.below(round, window)));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+
+    const Checkpoint found = load_checkpoint(path);
+    const int64_t number = found.counters.at("generation");
+    REQUIRE(number >= now);
+    for (const char* part : {"model", "optimiser"}) {
+      const std::vector<double> values = found.parts.at(part).at("weight").to_vector();
+      REQUIRE(values == std::vector<double>(size, static_cast<double>(number)));
+    }
+    replaced += number != now;
+    now = number;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path))
+      if (entry.path().extension() == ".part") in_mid_write += std::filesystem::remove(entry.path());
+  }
+  MESSAGE(replaced, " kills found a new checkpoint, ", in_mid_write, " hit in mid-write");
+  CHECK(replaced > 0);
+  CHECK(in_mid_write > 0);
 }
 
 TEST_CASE("a checkpoint of another run is refused with every difference") {
