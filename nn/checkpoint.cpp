@@ -216,6 +216,8 @@ void restore(const Checkpoint& checkpoint, Checkpoint& current) {
     const std::string saved = found == checkpoint.notes.end() ? "nothing" : found->second;
     if (saved != value) add("its ", name, " is ", saved, ", that of this run ", value);
   }
+  for (const auto& [name, value] : checkpoint.notes)
+    if (!current.notes.count(name)) add("its ", name, " is ", value, ", that of this run nothing");
   check(differences.empty(), "[restore] the checkpoint is of another run: ", differences);
   for (auto& [part, state] : current.parts)
     for (auto& [name, array] : state) array.assign(checkpoint.parts.at(part).at(name));

@@ -28,6 +28,9 @@ void TrainingOptions::add_to(Options& o) {
       .between(0, 0.999999);
   o.add("--crop", crop, "border of the random crop, pixels; 0: no crop").between(0, 1024);
   o.add("--no-flip", no_flip, "do not mirror images at random");
+  o.add("--jitter", jitter,
+        "brightness, contrast and saturation change by factors from 1 - X to 1 + X, such as 0.4; 0: none")
+      .between(0, 1);
   o.add("--cutout", cutout, "side of a square erased from each image, pixels; 0: none").between(0, 4096);
   o.add("--mixup", mixup, "alpha of mixup; 0: none").between(0, 100);
   o.add("--cutmix", cutmix, "alpha of CutMix; 0: none").between(0, 100);
@@ -36,21 +39,24 @@ void TrainingOptions::add_to(Options& o) {
 }
 
 std::map<std::string, std::string> TrainingOptions::notes() const {
-  return {{"epochs", text(epochs)},
-          {"batch", text(batch)},
-          {"lr", text(lr)},
-          {"momentum", text(momentum)},
-          {"weight-decay", text(weight_decay)},
-          {"warmup", text(warmup)},
-          {"label-smoothing", text(label_smoothing)},
-          {"ema", text(average)},
-          {"crop", text(crop)},
-          {"no-flip", text(no_flip)},
-          {"cutout", text(cutout)},
-          {"mixup", text(mixup)},
-          {"cutmix", text(cutmix)},
-          {"dtype", dtype},
-          {"seed", text(seed)}};
+  std::map<std::string, std::string> notes = {
+      {"epochs", text(epochs)},
+      {"batch", text(batch)},
+      {"lr", text(lr)},
+      {"momentum", text(momentum)},
+      {"weight-decay", text(weight_decay)},
+      {"warmup", text(warmup)},
+      {"label-smoothing", text(label_smoothing)},
+      {"ema", text(average)},
+      {"crop", text(crop)},
+      {"no-flip", text(no_flip)},
+      {"cutout", text(cutout)},
+      {"mixup", text(mixup)},
+      {"cutmix", text(cutmix)},
+      {"dtype", dtype},
+      {"seed", text(seed)}};
+  if (jitter > 0) notes["jitter"] = text(jitter);  // runs from before this option have no such note
+  return notes;
 }
 
 DType TrainingOptions::type() const {
@@ -61,6 +67,7 @@ DType TrainingOptions::type() const {
 data::Transform training_transform(const TrainingOptions& options, const data::Normalisation& normalisation) {
   data::Transform transform;
   transform.normalisation = normalisation;
+  transform.jitter = {.brightness = options.jitter, .contrast = options.jitter, .saturation = options.jitter};
   transform.pad = options.crop;
   transform.flip = !options.no_flip;
   transform.cutout = options.cutout;

@@ -25,7 +25,8 @@ struct TrainingOptions {
   double average = 0;  ///< decay of the moving average of weights; 0: none
   int crop = 4;        ///< pixels of black border for the random crop; 0: no crop
   bool no_flip = false;
-  int cutout = 0;  ///< side of the erased square
+  double jitter = 0;  ///< of brightness, contrast and saturation: factors from 1 - jitter to 1 + jitter
+  int cutout = 0;     ///< side of the erased square
   double mixup = 0, cutmix = 0;
   std::string dtype = "f32";  ///< of the activations: f32 or bf16
   int workers = 1;
@@ -38,7 +39,7 @@ struct TrainingOptions {
   DType type() const;
 };
 
-/// Pads, crops, flips and erases as the options say.
+/// Changes colours, pads, crops, flips and erases as the options say.
 data::Transform training_transform(const TrainingOptions& options, const data::Normalisation& normalisation);
 /// Batches in random order.
 data::LoaderOptions loader_options(const TrainingOptions& options);

@@ -258,12 +258,15 @@ TEST_CASE("a checkpoint of another run is refused with every difference") {
   State changed = model->state();
   changed.erase("conv1.weight");
   changed["linear.bias"] = Array::zeros({10}, DType::f64);
-  const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}}, {}, {{"name", "r"}}};
+  const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}},
+                         {},
+                         {{"name", "r"}, {"jitter", "1"}}};
   Checkpoint current{{{"model", model->state()}}, {{"step", 7}}, {{"name", "s"}, {"seed", "1"}}};
   const std::string message = message_of([&] { restore(saved, current); });
   for (const char* part :
        {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))", "a part average",
-        "no counter step", "its name is r, that of this run s", "its seed is nothing"})
+        "no counter step", "its jitter is 1, that of this run nothing", "its name is r, that of this run s",
+        "its seed is nothing"})
     CHECK_MESSAGE(contains(message, part), part, " is not in: ", message);
   CHECK(values(model->state()) == before);
   CHECK(current.counters.at("step") == 7);
