@@ -143,6 +143,9 @@ int main(int argc, char** argv) {
     std::cout << s.task.model << ": " << count(task.model->parameter_count()) << " parameters; "
               << s.task.dataset << ": " << count(task.train.size()) << " training and "
               << count(task.test.size()) << (s.task.validate ? " held-out pictures\n" : " test pictures\n");
+    if (s.task.init_partial)
+      std::cout << "--init-partial: "
+                << (task.not_loaded.none() ? "everything fits" : task.not_loaded.str()) << "\n";
     if (s.training.epochs > 0) fit(s, task, run);
 
     const Evaluated result = evaluate(*task.model, task.test, task.test_transform(), s.training.type());

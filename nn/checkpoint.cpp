@@ -1,5 +1,7 @@
 #include "checkpoint.h"
 
+#include <cstdint>
+
 #include "../data/formats/json.h"
 #include "../data/formats/safetensors.h"
 
@@ -14,9 +16,11 @@ constexpr const char* model_format = "stairgrad.model";
 constexpr const char* checkpoint_format = "stairgrad.checkpoint";
 constexpr const char* prefix = "stairgrad.";
 
-void label(SafeTensors& file, const char* format) {
+void save(const std::string& path, SafeTensors& file, const char* format) {
   file.metadata["stairgrad.format"] = format;
   file.metadata["stairgrad.version"] = version;
+  file.metadata["stairgrad.checksum"] = data::checksum(file);
+  data::save_safetensors(path, file);
 }
 
 std::string entry(const SafeTensors& file, const std::string& path, const std::string& key) {
@@ -32,6 +36,12 @@ SafeTensors open(const std::string& path, const std::string& format) {
   if (got != format) throw format_error(path, 0, text("it is a ", got, " file, expected ", format));
   if (its_version != version)
     throw format_error(path, 0, text("it has version ", its_version, " of the format, expected ", version));
+  // Files of earlier builds have no checksum.
+  if (const auto sum = file.metadata.find("stairgrad.checksum"); sum != file.metadata.end())
+    if (const std::string computed = data::checksum(file); computed != sum->second)
+      throw format_error(path, 0,
+                         text("its tensors have the checksum ", computed, ", expected ", sum->second,
+                              "; the file is damaged: take another copy, or an earlier one"));
   return file;
 }
 
@@ -97,6 +107,16 @@ ModelInfo info_of(const SafeTensors& file, const std::string& path) {
   return info;
 }
 
+// A model may have more elements than its file, which is then refused by the names that it lacks: any network
+// of the zoo in its usual size. More than that is refused before it is made.
+constexpr int64_t room = int64_t{1} << 25;
+
+int64_t elements_of(const SafeTensors& file) {
+  int64_t elements = 0;
+  for (const auto& [name, array] : file.tensors) elements += array.size();
+  return elements;
+}
+
 StateMismatch fill(Module& model, const SafeTensors& file, const std::string& path, bool partial) {
   try {
     return model.load_state(file.tensors, partial);
@@ -109,7 +129,6 @@ StateMismatch fill(Module& model, const SafeTensors& file, const std::string& pa
 
 void save_model(const std::string& path, const Module& model, const ModelInfo& info) {
   SafeTensors file{model.state(), {}};
-  label(file, model_format);
   add_notes(file, info.notes);
   const ModelOptions& o = info.options;
   file.metadata["stairgrad.model"] = info.model;
@@ -121,7 +140,7 @@ void save_model(const std::string& path, const Module& model, const ModelInfo& i
     options["style"] = {
         {"folded", o.style.folded}, {"same_padding", o.style.same_padding}, {"eps", o.style.eps}};
   file.metadata["stairgrad.options"] = options.dump();
-  data::save_safetensors(path, file);
+  save(path, file, model_format);
 }
 
 ModelInfo read_model_info(const std::string& path) { return info_of(open(path, model_format), path); }
@@ -131,9 +150,10 @@ std::unique_ptr<Model> load_model(const std::string& path) {
   const ModelInfo info = info_of(file, path);
   std::unique_ptr<Model> model;
   try {
+    const SizeLimit limit(elements_of(file) + room);
     model = make_model(info.model, info.options);
   } catch (const argument_error& error) {
-    throw format_error(path, 0, error.what());
+    throw format_error(path, 0, text("stairgrad.options: ", error.what()));
   }
   fill(*model, file, path, /*partial=*/false);
   return model;
@@ -145,7 +165,6 @@ StateMismatch load_weights(const std::string& path, Module& model, bool partial)
 
 void save_checkpoint(const std::string& path, const Checkpoint& checkpoint) {
   SafeTensors file;
-  label(file, checkpoint_format);
   add_notes(file, checkpoint.notes);
   file.metadata["stairgrad.counters"] = Json(checkpoint.counters).dump();
   for (const auto& [part, state] : checkpoint.parts) {
@@ -153,7 +172,7 @@ void save_checkpoint(const std::string& path, const Checkpoint& checkpoint) {
           ", expected a name without /");
     for (const auto& [name, array] : state) file.tensors[part + '/' + name] = array;
   }
-  data::save_safetensors(path, file);
+  save(path, file, checkpoint_format);
 }
 
 Checkpoint load_checkpoint(const std::string& path) {
@@ -162,8 +181,11 @@ Checkpoint load_checkpoint(const std::string& path) {
   checkpoint.notes = notes_of(file);
   const Json counters = parse(file, path, "stairgrad.counters");
   for (const auto& [name, value] : counters.items()) {
-    if (!value.is_number_integer())
-      throw format_error(path, 0, "the counter " + name + " is not a whole number");
+    const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX};
+    if (!value.is_number_integer() || too_large)
+      throw format_error(path, 0,
+                         text("the counter ", name, " is ", value.dump(),
+                              ", expected a whole number of 64 bits"));
     checkpoint.counters[name] = value.get<int64_t>();
   }
   for (const auto& [name, array] : file.tensors) {
@@ -194,6 +216,8 @@ void restore(const Checkpoint& checkpoint, Checkpoint& current) {
     const std::string saved = found == checkpoint.notes.end() ? "nothing" : found->second;
     if (saved != value) add("its ", name, " is ", saved, ", that of this run ", value);
   }
+  for (const auto& [name, value] : checkpoint.notes)
+    if (!current.notes.count(name)) add("its ", name, " is ", value, ", that of this run nothing");
   check(differences.empty(), "[restore] the checkpoint is of another run: ", differences);
   for (auto& [part, state] : current.parts)
     for (auto& [name, array] : state) array.assign(checkpoint.parts.at(part).at(name));

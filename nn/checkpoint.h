@@ -1,4 +1,6 @@
-// Models and training runs in files: safetensors with metadata, written as a whole or not at all.
+// Models and training runs in files: safetensors with metadata, written as a whole or not at all. A checksum
+// in the metadata guards the tensors; a file whose tensors are not those that were saved is refused
+// (format_error).
 #pragma once
 
 #include "model.h"

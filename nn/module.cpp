@@ -105,13 +105,33 @@ StateMismatch Module::load_state(const State& values, bool partial) {
 }
 
 const Tensor& Module::add_parameter(const std::string& name, Shape shape) {
+  SizeLimit::count(shape);
   parameters_.push_back({name, Tensor::leaf(Array::zeros(shape), name)});
   return parameters_.back().tensor;
 }
 
 Array& Module::add_buffer(const std::string& name, Shape shape, double value) {
+  SizeLimit::count(shape);
   buffers_.push_back({name, Array::full(shape, value)});
   return buffers_.back().array;
+}
+
+namespace {
+thread_local SizeLimit* limit = nullptr;
+}  // namespace
+
+SizeLimit::SizeLimit(int64_t elements) : elements_(elements) {
+  check(!limit, "[size limit] got a second limit on this thread, expected one at a time");
+  limit = this;
+}
+
+SizeLimit::~SizeLimit() { limit = nullptr; }
+
+void SizeLimit::count(const Shape& shape) {
+  if (!limit) return;
+  limit->used_ += shape.size();
+  check(limit->used_ <= limit->elements_, "[model] got a network of more than ", limit->elements_,
+        " elements, expected at most so many");
 }
 
 Evaluation::Evaluation(Module& module) {

@@ -145,6 +145,22 @@ class Layer : public Module {
   }
 };
 
+/// While it lives, the modules that this thread makes hold at most `elements` together: one that would go
+/// beyond throws argument_error before it allocates. For sizes that come from a file, unchecked.
+class SizeLimit {
+ public:
+  explicit SizeLimit(int64_t elements);
+  ~SizeLimit();
+  SizeLimit(const SizeLimit&) = delete;
+  SizeLimit& operator=(const SizeLimit&) = delete;
+
+ private:
+  friend class Module;
+  static void count(const Shape& shape);
+
+  int64_t elements_, used_ = 0;
+};
+
 /// Evaluation mode while it lives; afterwards every module is back in the mode it had.
 class Evaluation {
  public:

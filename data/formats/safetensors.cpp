@@ -1,8 +1,11 @@
 #include "safetensors.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 
@@ -244,6 +247,18 @@ Bytes encode_safetensors(const SafeTensors& content) {
 
 void save_safetensors(const std::string& path, const SafeTensors& content) {
   atomic_write(path, encode_safetensors(content));
+}
+
+std::string checksum(const SafeTensors& content) {
+  uLong crc = crc32_z(0, nullptr, 0);
+  for (const auto& [name, values] : content.tensors) {
+    const std::string kind = text(name, ' ', name_of(values.dtype()), values.shape(), '\n');
+    crc = crc32_z(crc, reinterpret_cast<const uint8_t*>(kind.data()), kind.size());
+    crc = crc32_z(crc, static_cast<const uint8_t*>(values.raw()), values.bytes());
+  }
+  char digits[9];
+  std::snprintf(digits, sizeof digits, "%08lx", crc);
+  return digits;
 }
 
 int64_t count_not_finite(const SafeTensors& content) {

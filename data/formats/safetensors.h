@@ -35,6 +35,10 @@ SafeTensors parse_safetensors(ByteView bytes, const std::string& path, Layout la
 void save_safetensors(const std::string& path, const SafeTensors& content);
 Bytes encode_safetensors(const SafeTensors& content);
 
+/// CRC-32 of the names, types, shapes and elements of all tensors, as eight hexadecimal digits: tells whether
+/// they are those that were saved.
+std::string checksum(const SafeTensors& content);
+
 /// Number of NaN and infinite elements.
 int64_t count_not_finite(const SafeTensors& content);
 

@@ -36,10 +36,11 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
   }
   fs::remove(file("result.json"));
   fs::remove(file("report.html"));
+  // A run that was killed while it wrote left these; under the lock no other run is writing.
+  remove_all_with(".part");
   if (!resume) {
     fs::remove(file("metrics.jsonl"));
-    for (const auto& entry : fs::directory_iterator(path_))
-      if (entry.path().extension() == ".ckpt") fs::remove(entry.path());
+    remove_all_with(".ckpt");
     return;
   }
   std::ifstream metrics(file("metrics.jsonl"));
@@ -54,6 +55,13 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
 }
 
 RunDirectory::~RunDirectory() { ::close(lock_); }
+
+void RunDirectory::remove_all_with(const char* extension) const {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(path_))
+    if (entry.path().extension() == extension) found.push_back(entry.path());
+  for (const fs::path& path : found) fs::remove(path);
+}
 
 bool RunDirectory::has(const std::string& name) const { return fs::exists(file(name)); }
 

@@ -47,6 +47,7 @@ class RunDirectory {
 
  private:
   void rewrite_metrics() const;
+  void remove_all_with(const char* extension) const;
 
   std::string path_;
   int lock_ = -1;  // held while the run lasts: two runs would mix their files

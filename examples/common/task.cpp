@@ -9,6 +9,9 @@ void TaskOptions::add_to(Options& o) {
   o.add("--model", model, "network of the zoo").one_of(nn::model_names());
   o.add("--dataset", dataset, "pictures").one_of(data::dataset_names());
   o.add("--init", init, "model file to start from");
+  o.add("--init-partial", init_partial,
+        "load of --init what fits, such as all but the classes, and say what did not; the rest gets initial "
+        "values");
   std::vector<std::string> recipes = {""};
   std::string abouts;
   for (const nn::ImportRecipe& recipe : nn::import_recipes()) {
@@ -39,6 +42,8 @@ Array Task::seen(const Array& picture) const {
 }
 
 data::Transform Task::training_transform(const TrainingOptions& options) const {
+  check(options.jitter == 0 || train.image_shape[2] == 3, "--jitter ", options.jitter, ": ", train.name,
+        " has pictures with ", train.image_shape[2], " channels, expected the 3 of colour");
   data::Transform transform = examples::training_transform(options, normalisation);
   transform.random_resized = size;
   if (size > 0) transform.pad = 0;
@@ -60,6 +65,7 @@ Task load_task(const TaskOptions& options, const std::string& data_folder, uint6
   task.size = options.size;
   std::string norm = options.norm;
   nn::ConvStyle style;
+  check(!options.init_partial || !options.init.empty(), "--init-partial: name the file with --init");
   check(options.import.empty() || !options.init.empty(), "--import ", options.import,
         ": name the file with --init");
   if (!options.import.empty()) {
@@ -95,12 +101,11 @@ Task load_task(const TaskOptions& options, const std::string& data_folder, uint6
   task.info.notes = {
       {"dataset", options.dataset}, {"normalisation", norm}, {"classes", join_lines(task.test.class_names)}};
   task.model = nn::make_model(options.model, task.info.options);
-  if (options.init.empty())
-    nn::initialise(*task.model, seed);
-  else if (!options.import.empty())
-    nn::import_weights(options.import, options.init, *task.model);
-  else
-    nn::load_weights(options.init, *task.model);
+  if (options.init.empty() || options.init_partial) nn::initialise(*task.model, seed);
+  if (!options.import.empty())
+    task.not_loaded = nn::import_weights(options.import, options.init, *task.model, options.init_partial);
+  else if (!options.init.empty())
+    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial);
   return task;
 }
 

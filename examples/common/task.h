@@ -15,6 +15,7 @@ namespace stairgrad::examples {
 struct TaskOptions {
   std::string model = "resnet20", dataset = "cifar10";
   std::string init = {};    ///< model file to start from
+  bool init_partial = false;  ///< of --init take what fits; the rest gets initial values
   std::string import = {};  ///< recipe that --init is read by; empty: it is a file of ours
   std::string norm = {};    ///< normalisation; empty: that of the model file, or else the data set's own
   double width = 1;         ///< multiplies the channels of the network
@@ -32,6 +33,7 @@ struct Task {
   int64_t size = 0;    ///< of TaskOptions
   nn::ModelInfo info;  ///< how the network is saved; its notes name data set and normalisation
   std::unique_ptr<nn::Model> model;
+  nn::StateMismatch not_loaded;  ///< what --init-partial left out
 
   data::Transform test_transform() const;
   data::Transform training_transform(const TrainingOptions& options) const;
@@ -40,8 +42,8 @@ struct Task {
 };
 
 /// Loads the data, then makes the network: from options.init with its values, or with initial ones drawn from
-/// `seed`. Throws argument_error when the network does not fit the pictures or the file is of another
-/// network.
+/// `seed`; with options.init_partial both. Throws argument_error when the network does not fit the pictures or
+/// the file is of another network.
 Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed);
 
 }  // namespace stairgrad::examples

@@ -28,6 +28,9 @@ void TrainingOptions::add_to(Options& o) {
       .between(0, 0.999999);
   o.add("--crop", crop, "border of the random crop, pixels; 0: no crop").between(0, 1024);
   o.add("--no-flip", no_flip, "do not mirror images at random");
+  o.add("--jitter", jitter,
+        "brightness, contrast and saturation change by factors from 1 - X to 1 + X, such as 0.4; 0: none")
+      .between(0, 1);
   o.add("--cutout", cutout, "side of a square erased from each image, pixels; 0: none").between(0, 4096);
   o.add("--mixup", mixup, "alpha of mixup; 0: none").between(0, 100);
   o.add("--cutmix", cutmix, "alpha of CutMix; 0: none").between(0, 100);
@@ -36,21 +39,24 @@ void TrainingOptions::add_to(Options& o) {
 }
 
 std::map<std::string, std::string> TrainingOptions::notes() const {
-  return {{"epochs", text(epochs)},
-          {"batch", text(batch)},
-          {"lr", text(lr)},
-          {"momentum", text(momentum)},
-          {"weight-decay", text(weight_decay)},
-          {"warmup", text(warmup)},
-          {"label-smoothing", text(label_smoothing)},
-          {"ema", text(average)},
-          {"crop", text(crop)},
-          {"no-flip", text(no_flip)},
-          {"cutout", text(cutout)},
-          {"mixup", text(mixup)},
-          {"cutmix", text(cutmix)},
-          {"dtype", dtype},
-          {"seed", text(seed)}};
+  std::map<std::string, std::string> notes = {
+      {"epochs", text(epochs)},
+      {"batch", text(batch)},
+      {"lr", text(lr)},
+      {"momentum", text(momentum)},
+      {"weight-decay", text(weight_decay)},
+      {"warmup", text(warmup)},
+      {"label-smoothing", text(label_smoothing)},
+      {"ema", text(average)},
+      {"crop", text(crop)},
+      {"no-flip", text(no_flip)},
+      {"cutout", text(cutout)},
+      {"mixup", text(mixup)},
+      {"cutmix", text(cutmix)},
+      {"dtype", dtype},
+      {"seed", text(seed)}};
+  if (jitter > 0) notes["jitter"] = text(jitter);  // runs from before this option have no such note
+  return notes;
 }
 
 DType TrainingOptions::type() const {
@@ -61,6 +67,7 @@ DType TrainingOptions::type() const {
 data::Transform training_transform(const TrainingOptions& options, const data::Normalisation& normalisation) {
   data::Transform transform;
   transform.normalisation = normalisation;
+  transform.jitter = {.brightness = options.jitter, .contrast = options.jitter, .saturation = options.jitter};
   transform.pad = options.crop;
   transform.flip = !options.no_flip;
   transform.cutout = options.cutout;
@@ -102,11 +109,17 @@ double total_loss(const Array& logits, const std::vector<int32_t>& labels, int64
 
 }  // namespace
 
+int64_t evaluation_batch(const Shape& image) {
+  constexpr int64_t pixels = 32 * 224 * 224;
+  return std::clamp<int64_t>(pixels / std::max<int64_t>(1, image[0] * image[1]), 1, 250);
+}
+
 Evaluated evaluate(const std::function<Array(const Array& images)>& logits, const data::Dataset& dataset,
-                   const data::Transform& transform, DType dtype, int64_t batch) {
+                   const data::Transform& transform, DType dtype) {
   const Stopwatch watch;
   Evaluated result;
   int64_t correct = 0;
+  const int64_t batch = evaluation_batch(transform.dst_shape(dataset.image_shape));
   data::Loader loader(dataset, transform, {.batch = batch, .dtype = dtype});
   for (const data::Batch& b : loader.epoch(0)) {
     const Array y = cast(logits(b.images), DType::f32);
@@ -134,11 +147,10 @@ Evaluated evaluate(const std::function<Array(const Array& images)>& logits, cons
 }
 
 Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
-                   DType dtype, int64_t batch) {
+                   DType dtype) {
   const nn::Evaluation evaluation(model);
   const NoGrad no_grad;
-  return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype,
-                  batch);
+  return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype);
 }
 
 namespace {
@@ -178,21 +190,24 @@ class Loop {
 
  private:
   void run_epoch(Progress& progress, const Interrupt& interrupt) {
-    const double stalled = job_.loader.stalled_seconds();
-    for (const data::Batch& batch : job_.loader.epoch(epoch_, batch_)) {
-      const Stopwatch watch;
+    data::Loader& loader = job_.loader;
+    double stalled = loader.stalled_seconds();
+    loader.start(epoch_, batch_);
+    data::Batch batch;
+    for (Stopwatch watch; loader.next(batch); watch = {}) {  // the watch counts waiting for the batch as well
+      progress.waited(loader.stalled_seconds() - stalled);
+      stalled = loader.stalled_seconds();
       const double loss = step(batch);
       ++batch_;
       total_loss() += loss;
       seconds() += watch.seconds();
       progress.advance(batch.size(),
                        text("epoch ", job_.first_epoch + epoch_ + 1, ", loss ", fixed(loss, 3)));
-      if (interrupt.requested() && batch_ < job_.loader.batches()) {
+      if (interrupt.requested() && batch_ < loader.batches()) {
         save();
         interrupt.stop_here();
       }
     }
-    progress.waited(job_.loader.stalled_seconds() - stalled);
   }
 
   double step(const data::Batch& batch) {

@@ -25,7 +25,8 @@ struct TrainingOptions {
   double average = 0;  ///< decay of the moving average of weights; 0: none
   int crop = 4;        ///< pixels of black border for the random crop; 0: no crop
   bool no_flip = false;
-  int cutout = 0;  ///< side of the erased square
+  double jitter = 0;  ///< of brightness, contrast and saturation: factors from 1 - jitter to 1 + jitter
+  int cutout = 0;     ///< side of the erased square
   double mixup = 0, cutmix = 0;
   std::string dtype = "f32";  ///< of the activations: f32 or bf16
   int workers = 1;
@@ -38,7 +39,7 @@ struct TrainingOptions {
   DType type() const;
 };
 
-/// Pads, crops, flips and erases as the options say.
+/// Changes colours, pads, crops, flips and erases as the options say.
 data::Transform training_transform(const TrainingOptions& options, const data::Normalisation& normalisation);
 /// Batches in random order.
 data::LoaderOptions loader_options(const TrainingOptions& options);
@@ -54,13 +55,16 @@ struct Evaluated {
   double seconds = 0;
   std::vector<int32_t> predictions;
 };
-/// Runs `logits` (images -> (n, classes)) over a data set in order. Throws numeric_error when a logit is not
-/// finite.
+/// Images (h, w, c) a batch when nothing is learned from it: as many as have the pixels of 32 images of
+/// 224 x 224, and at most 250. Memory depends on it, results but by rounding.
+int64_t evaluation_batch(const Shape& image);
+/// Runs `logits` (images -> (n, classes)) over a data set in order, in batches of evaluation_batch(). Throws
+/// numeric_error when a logit is not finite.
 Evaluated evaluate(const std::function<Array(const Array& images)>& logits, const data::Dataset& dataset,
-                   const data::Transform& transform, DType dtype = DType::f32, int64_t batch = 250);
+                   const data::Transform& transform, DType dtype = DType::f32);
 /// The same for a model, in evaluation mode and without recording.
 Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
-                   DType dtype = DType::f32, int64_t batch = 250);
+                   DType dtype = DType::f32);
 
 /// A training, complete but for what train() does.
 struct TrainingJob {

@@ -208,6 +208,22 @@ TEST_CASE("a run directory") {
     CHECK(!run.has("metrics.jsonl"));
     CHECK(!run.has("result.json"));
   }
+  SUBCASE("clears away what a killed run was writing, but nothing of a run that still writes") {
+    { RunDirectory(path, false).metrics({{"epoch", 1}}); }
+    for (const bool resume : {true, false}) {
+      const std::string part = path + "/last.ckpt.123.0.part";
+      std::ofstream(part) << "half";
+      std::ofstream(path + "/last.ckpt") << "whole";
+      {
+        const RunDirectory run(path, resume);
+        CHECK(!fs::exists(part));
+        CHECK(run.has("last.ckpt") == resume);
+        std::ofstream(part) << "half";
+        CHECK_THROWS_AS(RunDirectory(path, resume), unavailable_error);
+        CHECK(fs::exists(part));
+      }
+    }
+  }
   SUBCASE("refuses a second run beside the first, until that ends") {
     {
       const RunDirectory first(path, false);

@@ -62,6 +62,48 @@ TEST_CASE("a task starts from initial values, a model file, or weights of anothe
   CHECK_THROWS_AS(load_task(options, "", 6), argument_error);
 }
 
+TEST_CASE("a task takes from a file what fits, lists what does not, and draws the rest") {
+  const Folder folder;
+  TaskOptions options = small_task();
+  options.model = "resnet8b";
+  const Task fresh = load_task(options, "", 5);
+  nn::ModelInfo info = fresh.info;
+  info.options.classes = 4;
+  const auto other = nn::make_model(info.model, info.options);
+  nn::initialise(*other, 9);
+  const nn::State saved = other->state();
+  nn::save_model(folder / "m", *other, info);
+
+  options.init = folder / "m";
+  CHECK_THROWS_AS(load_task(options, "", 5), format_error);
+  options.init_partial = true;
+  const Task task = load_task(options, "", 5);
+  CHECK(task.not_loaded.missing.empty());
+  CHECK(task.not_loaded.unexpected.empty());
+  CHECK(task.not_loaded.str() ==
+        "of another shape: linear.bias (got (4), expected (10)) "
+        "linear.weight (got (4,16), expected (10,16))");
+  for (const auto& [name, array] : task.model->state())
+    CHECK(array.to_vector() ==
+          (name.starts_with("linear.") ? fresh.model->state() : saved).at(name).to_vector());
+
+  options.init.clear();
+  CHECK_THROWS_AS(load_task(options, "", 5), argument_error);
+}
+
+TEST_CASE("colours change in training pictures alone, and only where there are colours") {
+  Task task = load_task(small_task(), "", 1);
+  TrainingOptions options;
+  CHECK(task.training_transform(options).jitter == data::ColourJitter{});
+  options.jitter = 0.4;
+  CHECK(task.training_transform(options).jitter == data::ColourJitter{0.4, 0.4, 0.4, 0});
+  CHECK(task.test_transform().jitter == data::ColourJitter{});
+  CHECK(options.notes().at("jitter") == "0.4");
+  CHECK(!TrainingOptions().notes().count("jitter"));
+  task.train.image_shape = {28, 28, 1};
+  CHECK_THROWS_AS(task.training_transform(options), argument_error);
+}
+
 TEST_CASE("pictures are cut to the size of the task") {
   TaskOptions options = small_task();
   options.size = 14;

@@ -4,9 +4,13 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <iostream>
+#include <sstream>
+#include <thread>
 
 #include "../../autograd/ops.h"
 #include "../../examples/common/interrupt.h"
@@ -63,7 +67,7 @@ struct Run {
   }
 
   void go(bool resume, int stop_at = 0, bool poison = false) {
-    data::Loader loader(pictures(), training_transform(options, centred), loader_options(options));
+    data::Loader loader(dataset, training_transform(options, centred), loader_options(options));
     nn::SGD optimiser(decayed_groups(*model, options.weight_decay), options.momentum);
     RunDirectory run(out, resume);
     TrainingJob job{
@@ -83,6 +87,7 @@ struct Run {
     train(job, resume);
     loss = run.series("epoch", "loss").y;
     accuracy = run.series("epoch", "accuracy").y;
+    images_per_second = run.series("epoch", "images_per_second").y;
   }
 
   std::map<std::string, std::vector<double>> values() const {
@@ -93,9 +98,10 @@ struct Run {
 
   std::string out;
   TrainingOptions options;
+  data::Dataset dataset = pictures();
   std::unique_ptr<nn::Model> model;
   int steps = 0;
-  std::vector<double> loss, accuracy;
+  std::vector<double> loss, accuracy, images_per_second;
 };
 
 }  // namespace
@@ -159,6 +165,24 @@ TEST_CASE("a loss that is not finite names step and parameter, and no checkpoint
   CHECK(again.steps == 12);
 }
 
+TEST_CASE("a run that waits for its data says so in the first epoch, and its images/s count the waiting") {
+  const Folder folder;
+  TrainingOptions options = settings();
+  options.epochs = 1;
+  Run run(folder / "run", options);
+  run.dataset.image = [fast = run.dataset.image](int64_t i) {  // 1.1 s a batch, 6.6 s an epoch
+    std::this_thread::sleep_for(std::chrono::milliseconds(110));
+    return fast(i);
+  };
+  std::ostringstream printed;
+  std::streambuf* const terminal = std::cout.rdbuf(printed.rdbuf());
+  run.go(false);
+  std::cout.rdbuf(terminal);
+  CHECK_MESSAGE(printed.str().find("waiting for data") != std::string::npos, printed.str());
+  REQUIRE(run.images_per_second.size() == 1);
+  CHECK(run.images_per_second[0] < 60 / 6.0);
+}
+
 TEST_CASE("evaluation counts and averages") {
   const data::Dataset dataset = pictures();
   int64_t seen = 0;
@@ -168,7 +192,7 @@ TEST_CASE("evaluation counts and averages") {
     for (int64_t i = 0; i < images.dim(0); ++i) logits.data<float>()[3 * i + 1] = 2;
     return logits;
   };
-  const Evaluated found = evaluate(says_grey, dataset, {}, DType::f32, 7);
+  const Evaluated found = evaluate(says_grey, dataset, {});
   CHECK(seen == 60);
   CHECK(found.images == 60);
   CHECK(found.accuracy == doctest::Approx(100.0 / 3));
@@ -187,6 +211,29 @@ TEST_CASE("evaluation counts and averages") {
                       },
                       dataset, {}),
                   numeric_error);
+}
+
+TEST_CASE("large pictures are evaluated in small batches") {
+  CHECK(evaluation_batch({32, 32, 3}) == 250);
+  CHECK(evaluation_batch({224, 224, 3}) == 32);
+  CHECK(evaluation_batch({16'384, 16'384, 3}) == 1);
+
+  std::vector<int32_t> labels(70);
+  for (size_t i = 0; i < labels.size(); ++i) labels[i] = static_cast<int32_t>(i % 2);
+  const data::Dataset dataset =
+      data::dataset_of("large", Array::zeros({70, 224, 224, 1}, DType::u8), labels, {"a", "b"});
+  std::vector<int64_t> batches;
+  const auto says_a = [&](const Array& images) {
+    batches.push_back(images.dim(0));
+    Array logits = Array::zeros({images.dim(0), 2});
+    for (int64_t i = 0; i < images.dim(0); ++i) logits.data<float>()[2 * i] = 1;
+    return logits;
+  };
+  const Evaluated found = evaluate(says_a, dataset, {});
+  CHECK(batches == std::vector<int64_t>{32, 32, 6});
+  CHECK(found.images == 70);
+  CHECK(found.accuracy == doctest::Approx(50));
+  CHECK(found.loss == doctest::Approx(std::log(1 + std::exp(1.0)) - 0.5));
 }
 
 TEST_CASE("normalisation and biases do not decay") {

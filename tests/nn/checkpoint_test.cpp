@@ -2,7 +2,13 @@
 #include "../../nn/checkpoint.h"
 
 #include <doctest/doctest.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
+#include <csignal>
 #include <filesystem>
 
 #include "../../data/formats/safetensors.h"
@@ -109,6 +115,29 @@ TEST_CASE("files that are no model files are refused") {
                   argument_error);
 }
 
+TEST_CASE("a small file that describes a huge network is refused before memory is taken for it") {
+  const Folder folder;
+  const auto peak = [] {
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss / 1024;  // MiB
+  };
+  for (const std::string name : {"resnet8", "resnet50", "vgg_small", "mobilenet_v2"}) {
+    CAPTURE(name);
+    data::save_safetensors(
+        folder.file("m"),
+        {{},
+         {{"stairgrad.format", "stairgrad.model"},
+          {"stairgrad.version", "1"},
+          {"stairgrad.model", name},
+          {"stairgrad.options", R"({"classes":1000000,"image_size":32,"in_channels":3,"width":100})"}}});
+    const auto before = peak();
+    const std::string message = message_of([&] { load_model(folder.file("m")); });
+    CHECK_MESSAGE(contains(message, "elements, expected at most so many"), message);
+    CHECK(peak() - before < 200);
+  }
+}
+
 TEST_CASE("a checkpoint makes the round trip") {
   const Folder folder;
   const auto from = make_model("resnet8", {.width = 0.25}), to = make_model("resnet8", {.width = 0.25});
@@ -124,6 +153,104 @@ TEST_CASE("a checkpoint makes the round trip") {
   CHECK_THROWS_AS(load_weights(folder.file("c"), *to), format_error);
 }
 
+TEST_CASE("a bit that changed in the tensors of a file is noticed") {
+  const Folder folder;
+  const auto model = make_model("resnet8", {.width = 0.25});
+  initialise(*model, 1);
+  const std::string path = folder.file("f");
+  const auto load = [&] { load_checkpoint(path); };
+  const auto damaged = [&](size_t from_end, const auto& read) {
+    data::Bytes bytes = data::read_file(path);
+    bytes[bytes.size() - from_end] ^= 1;  // the low bit of an element: any value is possible there
+    data::atomic_write(path, bytes);
+    return message_of(read);
+  };
+  for (const size_t from_end : {4, 4000}) {
+    save_checkpoint(path, {{{"model", model->state()}}, {{"step", 1}}, {}});
+    CHECK(message_of(load) == "no error");
+    const std::string message = damaged(from_end, load);
+    CHECK_MESSAGE(contains(message, path), message);
+    CHECK_MESSAGE(contains(message, "the file is damaged"), message);
+
+    save_model(path, *model, {"resnet8", {.width = 0.25}, {}});
+    CHECK(message_of([&] { load_model(path); }) == "no error");
+    CHECK(contains(damaged(from_end, [&] { load_model(path); }), "the file is damaged"));
+    CHECK_THROWS_AS(load_weights(path, *model), format_error);
+  }
+
+  // Of the same size, under another name.
+  save_checkpoint(path, {{{"a", {{"x", Array::zeros({3})}}}}, {}, {}});
+  data::SafeTensors file = data::load_safetensors(path);
+  file.tensors["a/y"] = file.tensors.at("a/x");
+  file.tensors.erase("a/x");
+  data::save_safetensors(path, file);
+  CHECK(contains(message_of(load), "the file is damaged"));
+  file.metadata.erase("stairgrad.checksum");  // as earlier builds wrote it
+  data::save_safetensors(path, file);
+  CHECK(message_of(load) == "no error");
+}
+
+TEST_CASE("counters that no 64 bits hold are refused") {
+  const Folder folder;
+  const std::string path = folder.file("c");
+  const auto with = [&](const char* step) {
+    data::save_safetensors(path, {{},
+                                  {{"stairgrad.format", "stairgrad.checkpoint"},
+                                   {"stairgrad.version", "1"},
+                                   {"stairgrad.counters", text("{\"step\":", step, '}')}}});
+    return message_of([&] { load_checkpoint(path); });
+  };
+  CHECK(with("9223372036854775807") == "no error");
+  CHECK(load_checkpoint(path).counters.at("step") == INT64_MAX);
+  CHECK(with("-9223372036854775808") == "no error");
+  CHECK(load_checkpoint(path).counters.at("step") == INT64_MIN);
+  for (const char* bad : {"9223372036854775808", "18446744073709551615", "1e30", "0.5", "\"1\"", "null"})
+    CHECK_MESSAGE(contains(with(bad), "expected a whole number of 64 bits"), bad);
+}
+
+TEST_CASE("kill -9 while a checkpoint is saved, 200 times: the old or the new one is there, whole") {
+  const Folder folder;
+  const std::string path = folder.file("c");
+  constexpr int64_t size = 250'000;
+  const auto generation = [](int64_t number) {
+    const Array values = Array::full({size}, static_cast<double>(number));
+    return Checkpoint{{{"model", {{"weight", values}}}, {"optimiser", {{"weight", values}}}},
+                      {{"generation", number}},
+                      {}};
+  };
+  // The moments of the kills spread over the time that three checkpoints take on this disk.
+  const auto begin = std::chrono::steady_clock::now();
+  save_checkpoint(path, generation(0));
+  const std::chrono::duration<double, std::micro> one = std::chrono::steady_clock::now() - begin;
+  const auto window = static_cast<uint64_t>(std::clamp(3 * one.count(), 1000.0, 500'000.0));
+  const Philox rng(12);
+  int64_t now = 0, replaced = 0, in_mid_write = 0;
+  for (uint64_t round = 0; round < 200; ++round) {
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0)  // saves generation after generation until it is killed
+      for (int64_t next = now + 1;; ++next) save_checkpoint(path, generation(next));
+    ::usleep(static_cast<useconds_t>(rng.below(round, window)));
+    ::kill(child, SIGKILL);
+    ::waitpid(child, nullptr, 0);
+
+    const Checkpoint found = load_checkpoint(path);
+    const int64_t number = found.counters.at("generation");
+    REQUIRE(number >= now);
+    for (const char* part : {"model", "optimiser"}) {
+      const std::vector<double> values = found.parts.at(part).at("weight").to_vector();
+      REQUIRE(values == std::vector<double>(size, static_cast<double>(number)));
+    }
+    replaced += number != now;
+    now = number;
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path))
+      if (entry.path().extension() == ".part") in_mid_write += std::filesystem::remove(entry.path());
+  }
+  MESSAGE(replaced, " kills found a new checkpoint, ", in_mid_write, " hit in mid-write");
+  CHECK(replaced > 0);
+  CHECK(in_mid_write > 0);
+}
+
 TEST_CASE("a checkpoint of another run is refused with every difference") {
   const auto model = make_model("resnet8", {.width = 0.25});
   initialise(*model, 1);
@@ -131,12 +258,15 @@ TEST_CASE("a checkpoint of another run is refused with every difference") {
   State changed = model->state();
   changed.erase("conv1.weight");
   changed["linear.bias"] = Array::zeros({10}, DType::f64);
-  const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}}, {}, {{"name", "r"}}};
+  const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}},
+                         {},
+                         {{"name", "r"}, {"jitter", "1"}}};
   Checkpoint current{{{"model", model->state()}}, {{"step", 7}}, {{"name", "s"}, {"seed", "1"}}};
   const std::string message = message_of([&] { restore(saved, current); });
   for (const char* part :
        {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))", "a part average",
-        "no counter step", "its name is r, that of this run s", "its seed is nothing"})
+        "no counter step", "its jitter is 1, that of this run nothing", "its name is r, that of this run s",
+        "its seed is nothing"})
     CHECK_MESSAGE(contains(message, part), part, " is not in: ", message);
   CHECK(values(model->state()) == before);
   CHECK(current.counters.at("step") == 7);
