@@ -101,11 +101,13 @@ class Quickstart {
   }
 
  private:
+  // The pictures that accuracies are of.
+  std::string measured() const { return s_.task.validate ? "held-out" : "test"; }
+
   // Trains to the last epoch; with sites, the quantized network.
   Evaluated fit(nn::Model& model, quant::Sites* sites) {
     const TrainingOptions options = s_.training(sites != nullptr);
-    data::Loader loader(task_.train, training_transform(options, task_.normalisation),
-                        loader_options(options));
+    data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
     nn::SGD optimiser(decayed_groups(model, options.weight_decay), options.momentum, /*nesterov=*/true);
     const std::string phase = sites ? "qat" : "float";
     TrainingJob job{.phase = phase,
@@ -119,10 +121,13 @@ class Quickstart {
                     .notes = {{"model", s_.task.model},
                               {"dataset", s_.task.dataset},
                               {"width", text(s_.task.width)},
+                              {"size", text(s_.task.size)},
+                              {"init", s_.task.init},
                               {"images", text(task_.train.size())},
                               {"norm", task_.info.notes.at("normalisation")},
                               {"policy", sites ? sites->policy().to_json() : ""}}};
     if (sites) job.after_step = [sites] { sites->project(); };
+    job.measured = measured();
     job.evaluate = [&] { return evaluate(model, task_.test, plain_); };
     const Stopwatch watch;
     train(job, s_.common.resume);
@@ -278,8 +283,8 @@ class Quickstart {
       return Curve{name, series.x, series.y};
     };
     report.curves("Loss", "epoch", "cross-entropy",
-                  {curve("training", "loss"), curve("test", "measured_loss")});
-    report.curves("Accuracy", "epoch", "percent", {curve("test", "accuracy")});
+                  {curve("training", "loss"), curve(measured(), "measured_loss")});
+    report.curves("Accuracy", "epoch", "percent", {curve(measured(), "accuracy")});
     report.section("Bits");
     std::vector<BarRow> bars;
     for (const quant::LayerCost& layer : cost_)
