@@ -1,6 +1,5 @@
 // The kit of the programs: what they print, write and accept.
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <csignal>
@@ -17,6 +16,7 @@
 #include "../../examples/common/report.h"
 #include "../../examples/common/run_directory.h"
 #include "../../examples/common/table.h"
+#include "../folder.h"
 
 namespace fs = std::filesystem;
 using namespace stairgrad;
@@ -25,13 +25,6 @@ using namespace stairgrad::examples;
 namespace {
 
 /// A folder that is gone at the end of the test.
-struct Folder {
-  fs::path path = fs::temp_directory_path() / ("stairgrad_kit_" + std::to_string(getpid()));
-  Folder() { fs::create_directories(path); }
-  ~Folder() { fs::remove_all(path); }
-  std::string operator/(const char* name) const { return (path / name).string(); }
-};
-
 std::string content(const std::string& path) {
   std::ostringstream all;
   all << std::ifstream(path).rdbuf();

@@ -2,25 +2,17 @@
 #include "../../examples/common/task.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <filesystem>
 
 #include "../../data/formats/safetensors.h"
 #include "../../kernels/movement.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
 
 namespace {
-
-struct Folder {
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("stairgrad_task_" + std::to_string(getpid()));
-  Folder() { std::filesystem::create_directories(path); }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string operator/(const char* name) const { return (path / name).string(); }
-};
 
 TaskOptions small_task() {
   TaskOptions options;

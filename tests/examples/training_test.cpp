@@ -2,7 +2,6 @@
 #include "../../examples/common/training.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <cmath>
@@ -16,18 +15,12 @@
 #include "../../examples/common/interrupt.h"
 #include "../../nn/layers.h"
 #include "../../nn/resnet.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
 
 namespace {
-
-struct Folder {
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("stairgrad_training_" + std::to_string(getpid()));
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string operator/(const char* name) const { return (path / name).string(); }
-};
 
 // 8x8 pictures, brighter for higher classes.
 data::Dataset pictures() {

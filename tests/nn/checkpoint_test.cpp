@@ -13,18 +13,12 @@
 
 #include "../../data/formats/safetensors.h"
 #include "../../nn/average.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
 
 namespace {
-
-struct Folder {
-  Folder() { std::filesystem::create_directories(path); }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string file(const std::string& name) const { return (path / name).string(); }
-  std::filesystem::path path = std::filesystem::temp_directory_path() / "stairgrad_checkpoint_test";
-};
 
 std::map<std::string, std::vector<double>> values(const State& state) {
   std::map<std::string, std::vector<double>> all;
@@ -54,13 +48,13 @@ TEST_CASE("a model file makes the model again") {
       "resnet8b", {.in_channels = 1, .image_size = 28, .classes = 7, .width = 0.25}, {{"seed", "5"}}};
   const auto model = make_model(info.model, info.options);
   initialise(*model, 5);
-  save_model(folder.file("m"), *model, info);
+  save_model(folder / "m", *model, info);
 
-  const ModelInfo read = read_model_info(folder.file("m"));
+  const ModelInfo read = read_model_info(folder / "m");
   CHECK(read.model == info.model);
   CHECK(read.notes == info.notes);
   CHECK(read.options.width == 0.25);
-  const auto again = load_model(folder.file("m"));
+  const auto again = load_model(folder / "m");
   CHECK(again->input_shape() == model->input_shape());
   CHECK(values(again->state()) == values(model->state()));
 }
@@ -69,15 +63,15 @@ TEST_CASE("weights of another network are refused with every name, or taken in p
   const Folder folder;
   const auto model = make_model("resnet8", {.classes = 10}), other = make_model("resnet8", {.classes = 4});
   initialise(*model, 1);
-  save_model(folder.file("m"), *model, {"resnet8", {}, {}});
+  save_model(folder / "m", *model, {"resnet8", {}, {}});
   const auto before = values(other->state());
-  const std::string message = message_of([&] { load_weights(folder.file("m"), *other); });
-  CHECK(contains(message, folder.file("m")));
+  const std::string message = message_of([&] { load_weights(folder / "m", *other); });
+  CHECK(contains(message, folder / "m"));
   CHECK(contains(message, "linear.weight (got (10,64), expected (4,64))"));
   CHECK(contains(message, "linear.bias (got (10), expected (4))"));
   CHECK(values(other->state()) == before);
 
-  CHECK(load_weights(folder.file("m"), *other, /*partial=*/true).misshaped.size() == 2);
+  CHECK(load_weights(folder / "m", *other, /*partial=*/true).misshaped.size() == 2);
   CHECK(other->state().at("conv1.weight").to_vector() == model->state().at("conv1.weight").to_vector());
 }
 
@@ -85,8 +79,8 @@ TEST_CASE("files that are no model files are refused") {
   const Folder folder;
   const auto model = make_model("resnet8");
   const auto write = [&](std::map<std::string, std::string> metadata) {
-    data::save_safetensors(folder.file("m"), {model->state(), std::move(metadata)});
-    return message_of([&] { load_model(folder.file("m")); });
+    data::save_safetensors(folder / "m", {model->state(), std::move(metadata)});
+    return message_of([&] { load_model(folder / "m"); });
   };
   const std::string options = R"({"classes":10,"image_size":32,"in_channels":3,"width":1.0})";
   std::map<std::string, std::string> good = {{"stairgrad.format", "stairgrad.model"},
@@ -111,8 +105,7 @@ TEST_CASE("files that are no model files are refused") {
     CAPTURE(bad);
     CHECK(with("stairgrad.options", bad) != "no error");
   }
-  CHECK_THROWS_AS(save_model(folder.file("m"), *model, {"resnet8", {}, {{"layout", "oihw"}}}),
-                  argument_error);
+  CHECK_THROWS_AS(save_model(folder / "m", *model, {"resnet8", {}, {{"layout", "oihw"}}}), argument_error);
 }
 
 TEST_CASE("a small file that describes a huge network is refused before memory is taken for it") {
@@ -125,14 +118,14 @@ TEST_CASE("a small file that describes a huge network is refused before memory i
   for (const std::string name : {"resnet8", "resnet50", "vgg_small", "mobilenet_v2"}) {
     CAPTURE(name);
     data::save_safetensors(
-        folder.file("m"),
+        folder / "m",
         {{},
          {{"stairgrad.format", "stairgrad.model"},
           {"stairgrad.version", "1"},
           {"stairgrad.model", name},
           {"stairgrad.options", R"({"classes":1000000,"image_size":32,"in_channels":3,"width":100})"}}});
     const auto before = peak();
-    const std::string message = message_of([&] { load_model(folder.file("m")); });
+    const std::string message = message_of([&] { load_model(folder / "m"); });
     CHECK_MESSAGE(contains(message, "elements, expected at most so many"), message);
     CHECK(peak() - before < 200);
   }
@@ -145,19 +138,19 @@ TEST_CASE("a checkpoint makes the round trip") {
   initialise(*to, 2);
   const Checkpoint saved{
       {{"model", from->state()}, {"empty", {}}}, {{"step", -3}, {"epoch", 1}}, {{"name", "r"}}};
-  save_checkpoint(folder.file("c"), saved);
+  save_checkpoint(folder / "c", saved);
   Checkpoint current{{{"model", to->state()}, {"empty", {}}}, {{"step", 0}, {"epoch", 0}}, {{"name", "r"}}};
-  restore(load_checkpoint(folder.file("c")), current);
+  restore(load_checkpoint(folder / "c"), current);
   CHECK(values(to->state()) == values(from->state()));
   CHECK(current.counters == saved.counters);
-  CHECK_THROWS_AS(load_weights(folder.file("c"), *to), format_error);
+  CHECK_THROWS_AS(load_weights(folder / "c", *to), format_error);
 }
 
 TEST_CASE("a bit that changed in the tensors of a file is noticed") {
   const Folder folder;
   const auto model = make_model("resnet8", {.width = 0.25});
   initialise(*model, 1);
-  const std::string path = folder.file("f");
+  const std::string path = folder / "f";
   const auto load = [&] { load_checkpoint(path); };
   const auto damaged = [&](size_t from_end, const auto& read) {
     data::Bytes bytes = data::read_file(path);
@@ -192,7 +185,7 @@ TEST_CASE("a bit that changed in the tensors of a file is noticed") {
 
 TEST_CASE("counters that no 64 bits hold are refused") {
   const Folder folder;
-  const std::string path = folder.file("c");
+  const std::string path = folder / "c";
   const auto with = [&](const char* step) {
     data::save_safetensors(path, {{},
                                   {{"stairgrad.format", "stairgrad.checkpoint"},
@@ -210,13 +203,12 @@ TEST_CASE("counters that no 64 bits hold are refused") {
 
 TEST_CASE("kill -9 while a checkpoint is saved, 200 times: the old or the new one is there, whole") {
   const Folder folder;
-  const std::string path = folder.file("c");
+  const std::string path = folder / "c";
   constexpr int64_t size = 250'000;
   const auto generation = [](int64_t number) {
     const Array values = Array::full({size}, static_cast<double>(number));
-    return Checkpoint{{{"model", {{"weight", values}}}, {"optimiser", {{"weight", values}}}},
-                      {{"generation", number}},
-                      {}};
+    return Checkpoint{
+        {{"model", {{"weight", values}}}, {"optimiser", {{"weight", values}}}}, {{"generation", number}}, {}};
   };
   // The moments of the kills spread over the time that three checkpoints take on this disk.
   const auto begin = std::chrono::steady_clock::now();
@@ -258,15 +250,13 @@ TEST_CASE("a checkpoint of another run is refused with every difference") {
   State changed = model->state();
   changed.erase("conv1.weight");
   changed["linear.bias"] = Array::zeros({10}, DType::f64);
-  const Checkpoint saved{{{"model", changed}, {"average", {{"x", Array::zeros({1})}}}},
-                         {},
-                         {{"name", "r"}, {"jitter", "1"}}};
+  const Checkpoint saved{
+      {{"model", changed}, {"average", {{"x", Array::zeros({1})}}}}, {}, {{"name", "r"}, {"jitter", "1"}}};
   Checkpoint current{{{"model", model->state()}}, {{"step", 7}}, {{"name", "s"}, {"seed", "1"}}};
   const std::string message = message_of([&] { restore(saved, current); });
-  for (const char* part :
-       {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))", "a part average",
-        "no counter step", "its jitter is 1, that of this run nothing", "its name is r, that of this run s",
-        "its seed is nothing"})
+  for (const char* part : {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))",
+                           "a part average", "no counter step", "its jitter is 1, that of this run nothing",
+                           "its name is r, that of this run s", "its seed is nothing"})
     CHECK_MESSAGE(contains(message, part), part, " is not in: ", message);
   CHECK(values(model->state()) == before);
   CHECK(current.counters.at("step") == 7);

@@ -2,25 +2,17 @@
 #include "../../nn/import.h"
 
 #include <doctest/doctest.h>
-#include <unistd.h>
 
 #include <filesystem>
 
 #include "../../data/formats/safetensors.h"
 #include "../../kernels/movement.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
 
 namespace {
-
-struct Folder {
-  Folder() { std::filesystem::create_directories(path); }
-  ~Folder() { std::filesystem::remove_all(path); }
-  std::string operator/(const std::string& name) const { return (path / name).string(); }
-  std::filesystem::path path =
-      std::filesystem::temp_directory_path() / ("stairgrad_import_" + std::to_string(getpid()));
-};
 
 Array normal(const Shape& shape, const std::string& name) {
   return random_normal(shape, Philox(3, stream_of(name)));
