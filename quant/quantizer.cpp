@@ -6,6 +6,7 @@
 
 #include "../autograd/ops.h"
 #include "../kernels/grid_arrays.h"
+#include "../kernels/nearest.h"
 #include "../kernels/simd/simd.h"
 #include "../kernels/threads.h"
 
@@ -139,41 +140,65 @@ Array fake_quantize(const Array& x, const Grids& grids) {
 
 // --- the catalogue: explicit, because static initialisers would vanish from a static library ---
 
-std::shared_ptr<Quantizer> make_dsq(const QuantizerOptions& options, int64_t channels);
-std::shared_ptr<Quantizer> make_lsq(const QuantizerOptions& options, int64_t channels);
-std::shared_ptr<Quantizer> make_ste(const QuantizerOptions& options, int64_t channels);
+QuantizerEntry dsq_entry();
+QuantizerEntry lsq_entry();
+QuantizerEntry ste_entry();
 
 namespace {
 
-std::map<std::string, QuantizerFactory>& catalogue() {
-  static std::map<std::string, QuantizerFactory> entries = {
-      {"dsq", make_dsq},
-      {"lsq", make_lsq},
-      {"ste", make_ste},
+std::map<std::string, QuantizerEntry>& catalogue() {
+  static std::map<std::string, QuantizerEntry> entries = {
+      {"dsq", dsq_entry()},
+      {"lsq", lsq_entry()},
+      {"ste", ste_entry()},
   };
   return entries;
 }
 
-}  // namespace
-
-std::shared_ptr<Quantizer> make_quantizer(const std::string& name, const QuantizerOptions& options,
-                                          int64_t channels) {
+// The quantizer that a spec names, and its settings.
+std::pair<const QuantizerEntry&, QuantizerSettings> parse(const std::string& spec) {
+  const size_t colon = std::min(spec.find(':'), spec.size());
+  const std::string name = spec.substr(0, colon);
   const auto found = catalogue().find(name);
-  if (found != catalogue().end()) return found->second(options, channels);
+  if (found != catalogue().end()) {
+    const std::string given = colon < spec.size() ? spec.substr(colon + 1) : "";
+    return {found->second, QuantizerSettings(name, given, found->second.settings)};
+  }
   std::string known;
   for (const std::string& other : quantizer_names()) known += (known.empty() ? "" : ", ") + other;
-  throw argument_error(text("[quantizer] got the name \"", name, "\", expected one of: ", known));
+  throw argument_error(text("[quantizer] got the name \"", name, "\", did you mean \"",
+                            nearest(name, quantizer_names()), "\"? Expected one of: ", known));
 }
+
+}  // namespace
+
+std::shared_ptr<Quantizer> make_quantizer(const std::string& spec, QuantizerOptions options,
+                                          int64_t channels) {
+  const auto [entry, settings] = parse(spec);
+  options.settings = settings;
+  return entry.make(options, channels);
+}
+
+void check_quantizer(const std::string& spec) { parse(spec); }
 
 std::vector<std::string> quantizer_names() {
   std::vector<std::string> names;
-  for (const auto& [name, factory] : catalogue()) names.push_back(name);
+  for (const auto& [name, entry] : catalogue()) names.push_back(name);
   return names;
 }
 
-void register_quantizer(const std::string& name, QuantizerFactory factory) {
-  check(!name.empty() && factory, "[quantizer] register_quantizer needs a name and a factory");
-  catalogue()[name] = std::move(factory);
+std::string quantizer_help() {
+  std::string help;
+  for (const auto& [name, entry] : catalogue())
+    help += text(name, ": ", entry.about, entry.about.empty() ? "" : "; ", str(entry.settings), '\n');
+  return help;
+}
+
+void register_quantizer(const std::string& name, QuantizerEntry entry) {
+  check(!name.empty() && name.find(':') == std::string::npos && entry.make,
+        "[quantizer] register_quantizer: got the name \"", name, "\"", entry.make ? "" : " and no factory",
+        ", expected a name without a colon and a factory");
+  catalogue()[name] = std::move(entry);
 }
 
 }  // namespace stairgrad::quant

@@ -9,16 +9,18 @@
 #include "../autograd/op.h"
 #include "../autograd/quantized.h"
 #include "../nn/module.h"
+#include "quantizer_settings.h"
 
 namespace stairgrad::quant {
 
 /// What a site asks of its quantizer.
 struct QuantizerOptions {
-  int bits = 4;                 ///< 1 .. 8
-  bool weight = false;          ///< weights: symmetric; else activations: zero is a level
-  bool per_channel = false;     ///< weights: one grid for each slice of the outermost axis
-  bool learn = true;            ///< false: parameters stay at their initial values
-  bool scale_gradients = true;  ///< see Quantizer::gradient_scale; false in gradient checks
+  int bits = 4;                     ///< 1 .. 8
+  bool weight = false;              ///< weights: symmetric; else activations: zero is a level
+  bool per_channel = false;         ///< weights: one grid for each slice of the outermost axis
+  bool learn = true;                ///< false: parameters stay at their initial values
+  bool scale_gradients = true;      ///< see Quantizer::gradient_scale; false in gradient checks
+  QuantizerSettings settings = {};  ///< filled in by make_quantizer
 };
 
 /// What a quantizer promises; the laws of the tests follow it.
@@ -111,14 +113,28 @@ struct QuantizeOp : Op {
 /// decode(encode(x)) with one grid, or one for each slice of the outermost axis. f32 or f64.
 Array fake_quantize(const Array& x, const Grids& grids);
 
-/// A quantizer of the catalogue by name ("dsq", "lsq", "ste"), for weights of `channels` output channels or
-/// activations. Throws argument_error for bits outside 1 .. 8 or an unknown name, listing the names.
-std::shared_ptr<Quantizer> make_quantizer(const std::string& name, const QuantizerOptions& options,
-                                          int64_t channels = 1);
-std::vector<std::string> quantizer_names();
-
 using QuantizerFactory = std::function<std::shared_ptr<Quantizer>(const QuantizerOptions&, int64_t channels)>;
+
+/// A quantizer as the catalogue has it.
+struct QuantizerEntry {
+  QuantizerFactory make;                   ///< finds the values of its settings in the options
+  std::vector<SettingRule> settings = {};  ///< what its name may say after a colon
+  std::string about = {};                  ///< one line, for help texts
+};
+
+/// A quantizer of the catalogue for weights of `channels` output channels, or activations. `spec` is its
+/// name, or name and settings: "lsq", "dsq:alpha=0.2,learn_alpha=no". Throws argument_error for bits outside
+/// 1
+/// .. 8, and for an unknown name or setting, with the nearest known one and the list.
+std::shared_ptr<Quantizer> make_quantizer(const std::string& spec, QuantizerOptions options,
+                                          int64_t channels = 1);
+/// Throws the same errors about `spec` without making a quantizer.
+void check_quantizer(const std::string& spec);
+std::vector<std::string> quantizer_names();
+/// A line for each quantizer: what it is, and its settings with what holds if they are not given.
+std::string quantizer_help();
+
 /// Adds a quantizer to the catalogue, or replaces one: how a user's program brings its own.
-void register_quantizer(const std::string& name, QuantizerFactory factory);
+void register_quantizer(const std::string& name, QuantizerEntry entry);
 
 }  // namespace stairgrad::quant

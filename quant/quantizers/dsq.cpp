@@ -79,14 +79,14 @@ Dsq::Dsq(const QuantizerOptions& options, int64_t channels, const DsqOptions& ds
   check(dsq.alpha >= min_alpha && dsq.alpha <= max_alpha, "[dsq] got alpha = ", dsq.alpha, ", expected ",
         min_alpha, " .. ", max_alpha);
   declare("alpha", dsq.learn_alpha);
-  if (!options.weight) declare("l");
-  declare("u");
+  if (!options.weight) declare("l", dsq.learn_range);
+  declare("u", dsq.learn_range);
 }
 
 void Dsq::choose(const Array& x) {
   std::vector<double> low, high, narrowest;
   for (const Statistics& s : statistics(x, groups())) {
-    const bool all = options().bits == 8;  // fine grids can afford the extremes
+    const bool all = options().bits == 8 || dsq_.extremes;  // fine grids can afford the extremes
     double l = 0, u = 0;
     if (options().weight) {
       u = all ? s.max_abs() : std::min(3 * s.deviation, s.max_abs());
@@ -185,8 +185,20 @@ void Dsq::project() {
   set_values(options().weight ? 1 : 2, u);
 }
 
-std::shared_ptr<Quantizer> make_dsq(const QuantizerOptions& options, int64_t channels) {
-  return std::make_shared<Dsq>(options, channels);
+QuantizerEntry dsq_entry() {
+  return {[](const QuantizerOptions& options, int64_t channels) {
+            const QuantizerSettings& s = options.settings;
+            return std::make_shared<Dsq>(options, channels,
+                                         DsqOptions{.alpha = s.number("alpha"),
+                                                    .learn_alpha = s.flag("learn_alpha"),
+                                                    .soft_direct_term = s.choice("direct") == "soft",
+                                                    .learn_range = s.flag("learn_range"),
+                                                    .extremes = s.choice("init") == "extremes"});
+          },
+          {SettingRule::number("alpha", 0.2, min_alpha, max_alpha), SettingRule::flag("learn_alpha", true),
+           SettingRule::flag("learn_range", true), SettingRule::choice("direct", {"hard", "soft"}),
+           SettingRule::choice("init", {"deviations", "extremes"})},
+          "Gong et al., ICCV'19; learns alpha, l and u"};
 }
 
 }  // namespace stairgrad::quant

@@ -116,8 +116,12 @@ class Lsq final : public Quantizer {
 
 }  // namespace
 
-std::shared_ptr<Quantizer> make_lsq(const QuantizerOptions& options, int64_t channels) {
-  return std::make_shared<Lsq>(options, channels);
+QuantizerEntry lsq_entry() {
+  return {[](const QuantizerOptions& options, int64_t channels) {
+            return std::make_shared<Lsq>(options, channels);
+          },
+          {},
+          "Esser et al., ICLR'20; learns the step"};
 }
 
 }  // namespace stairgrad::quant

@@ -290,8 +290,10 @@ TEST_CASE("wrong options are refused in a sentence") {
   CHECK_THROWS_AS(make_quantizer("dsq", {.weight = true, .per_channel = true}, 0), argument_error);
   const auto quantizer = make_quantizer("dsq", {.weight = true, .per_channel = true}, 4);
   CHECK_THROWS_AS((*quantizer)(Array::zeros({3, 2})), argument_error);
-  CHECK_THROWS_WITH_AS(make_quantizer("dqs", {}), doctest::Contains("expected one of: dsq, lsq, ste"),
-                       argument_error);
+  CHECK_THROWS_WITH_AS(
+      make_quantizer("dqs", {}),
+      doctest::Contains("got the name \"dqs\", did you mean \"dsq\"? Expected one of: dsq, lsq, ste"),
+      argument_error);
 }
 
 namespace {
@@ -316,7 +318,8 @@ class Plain final : public Quantizer {
 }  // namespace
 
 TEST_CASE("a user's quantizer needs parameters, a grid and a surrogate") {
-  register_quantizer("plain", [](const QuantizerOptions& o, int64_t) { return std::make_shared<Plain>(o); });
+  register_quantizer("plain",
+                     {[](const QuantizerOptions& o, int64_t) { return std::make_shared<Plain>(o); }});
   const auto quantizer = make_quantizer("plain", {});
   const Tensor x = Tensor::leaf(Array::of<float>({0.24f, -0.13f, 5.0f}));
   const Tensor y = (*quantizer)(x).value;
