@@ -32,20 +32,20 @@ void Quantizer::initialise(const Array& x) {
                              " with NaN or infinity; look for a layer that diverged"));
   const bool negative = *std::min_element(data.begin(), data.end()) < 0;
   state_.assign(cast(Array::of<double>({1, negative ? 1.0 : 0.0}), state_.dtype()));
-  choose(x);
+  choose(x.dtype() == DType::bf16 ? cast(x, DType::f32) : x);
 }
 
 Quantized Quantizer::operator()(const Tensor& x) {
-  const Tensor src = x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
-  check(groups_ == 1 || (src.rank() > 0 && src.dim(0) == groups_), "[quantizer] ", name(), ": got the shape ",
-        src.shape(), ", expected ", groups_, " slices, one for each grid");
+  check(groups_ == 1 || (x.rank() > 0 && x.dim(0) == groups_), "[quantizer] ", name(), ": got the shape ",
+        x.shape(), ", expected ", groups_, " slices, one for each grid");
+  const Tensor src = options_.weight && x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
   if (initialised())
     observe(src.value());
   else
     initialise(src.value());
   Tensors in = {src};
   for (const Tensor& parameter : own_parameters()) in.push_back(parameter);
-  return {apply(in), to_grid()};
+  return {apply(in), to_grid(), gives_codes_ && src.dtype() == DType::bf16};
 }
 
 Grids Quantizer::to_grid() const {
@@ -93,9 +93,11 @@ struct SurrogateOp final : QuantizeOp {
       : QuantizeOp(std::move(grids)), quantizer(std::move(quantizer)), inputs(inputs) {}
   std::string_view name() const override { return "quantize"; }
   Tensors decompose(const Tensors& in) const override {
+    Tensors wide = in;
+    if (in[0].dtype() == DType::bf16) wide[0] = cast(in[0], DType::f32);
     Arrays at;
-    for (const Tensor& t : in) at.push_back(t.value());
-    return {quantizer->surrogate(in, at)};
+    for (const Tensor& t : wide) at.push_back(t.value());
+    return {cast(quantizer->surrogate(wide, at), in[0].dtype())};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
   Saved saved() const override {
@@ -112,10 +114,13 @@ Tensor Quantizer::apply(const Tensors& in) const {
   check(self != nullptr, "[quantizer] a quantizer lives in a std::shared_ptr; make it with std::make_shared");
   Arrays parameters;
   for (size_t i = 1; i < in.size(); ++i) parameters.push_back(in[i].value());
-  return apply_op(SurrogateOp(grids(parameters), self, static_cast<int>(in.size())), in);
+  return quantize(SurrogateOp(grids(parameters), self, static_cast<int>(in.size())), in);
 }
 
-Arrays QuantizeOp::forward(const Arrays& in) const { return {fake_quantize(in[0], grids)}; }
+Arrays QuantizeOp::forward(const Arrays& in) const {
+  if (codes) return {kernels::levels(in[0], grids[0], Quantized::fineness(grids[0]))};
+  return {fake_quantize(in[0], grids)};
+}
 
 Array fake_quantize(const Array& x, const Grids& grids) {
   const auto slices = static_cast<int64_t>(grids.size());

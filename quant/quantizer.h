@@ -47,9 +47,11 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   void initialise(const Array& x);
   bool initialised() const;
 
-  /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks); bf16 is converted to f32. Values
-  /// and codes are those of kernels/grid.h on to_grid().
+  /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks) or activations in bf16, to which
+  /// values are rounded then (weights in bf16 become f32). Values and codes are those of kernels/grid.h on to_grid().
   Quantized operator()(const Tensor& x);
+  /// From now on activations in bf16 become codes (Quantized::codes), for convolutions of integers.
+  void give_codes(bool on) { gives_codes_ = on; }
 
   /// The grid that the parameters describe: one, or one for each slice.
   Grids to_grid() const;
@@ -73,6 +75,12 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   virtual void project() {}
 
  protected:
+  /// Applies an op of this quantizer, a QuantizeOp, in the form that is asked for.
+  template <class O>
+  Tensor quantize(O op, const Tensors& in) const {
+    op.codes = gives_codes_ && in[0].dtype() == DType::bf16;
+    return apply_op(std::move(op), in);
+  }
   /// Adds a parameter with one value for each grid; a constant unless it is `learned` and options().learn.
   void declare(const std::string& name, bool learned = true);
   std::vector<double> values(int parameter) const;
@@ -98,6 +106,7 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
 
   QuantizerOptions options_;
   int64_t groups_;
+  bool gives_codes_ = false;
   Array& state_;  // {initialised, signed}
   std::vector<Own> own_;
 };
@@ -105,12 +114,15 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
 /// Base of the quantizers' ops: y = decode(encode(x)) on the grids; the gradient is the subclass's.
 struct QuantizeOp : Op {
   Grids grids;
+  bool codes = false;  ///< y has the form Quantized::codes
 
   explicit QuantizeOp(Grids grids) : grids(std::move(grids)) {}
   Arrays forward(const Arrays& in) const override;
+  bool mixed_types() const override { return true; }
 };
 
-/// decode(encode(x)) with one grid, or one for each slice of the outermost axis. f32 or f64.
+/// decode(encode(x)) with one grid, or one for each slice of the outermost axis. f32, f64 or, with one grid,
+/// bf16.
 Array fake_quantize(const Array& x, const Grids& grids);
 
 using QuantizerFactory = std::function<std::shared_ptr<Quantizer>(const QuantizerOptions&, int64_t channels)>;

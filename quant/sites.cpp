@@ -3,6 +3,7 @@
 #include <map>
 
 #include "../autograd/recorder.h"
+#include "../nn/layers.h"
 
 namespace stairgrad::quant {
 namespace {
@@ -32,6 +33,12 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
   }
   for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
   return readers;
+}
+
+// Of a layer that multiplies; others have none.
+void set_arithmetic(nn::Module& module, nn::Arithmetic arithmetic) {
+  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
+  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
 }
 
 }  // namespace
@@ -71,6 +78,7 @@ std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
 
 void detach_sites(nn::Model& model) {
   for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
+  for (const nn::NamedModule& m : model.modules()) set_arithmetic(*m.module, nn::Arithmetic::values);
   model.detach("sites");
 }
 
@@ -93,6 +101,18 @@ void Sites::add(const std::string& name, nn::Tap& tap, const std::string& quanti
 
 void Sites::project() {
   for (const Site& site : sites_) site.quantizer->project();
+}
+
+void Sites::convolve_integers(nn::Model& model) {
+  std::map<std::string, std::shared_ptr<Quantizer>> by_name;
+  for (const Site& site : sites_) by_name[site.name] = site.quantizer;
+  for (const nn::NamedModule& m : model.modules()) {
+    const auto weight = by_name.find(m.name + ".weight"), input = by_name.find(m.name + ".input");
+    if (weight == by_name.end() || input == by_name.end()) continue;
+    if (!weight->second->traits().uniform || !input->second->traits().uniform) continue;
+    input->second->give_codes(true);
+    set_arithmetic(*m.module, nn::Arithmetic::integers);
+  }
 }
 
 SiteRecorder::SiteRecorder(nn::Model& model) : model_(model) {

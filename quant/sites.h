@@ -26,6 +26,11 @@ class Sites : public nn::Module {
   /// After a step of the optimiser: parameters back to where their grids are defined.
   void project();
 
+  /// From now on the layers of `model`, whose sites these are, convolve integers with exact sums if both their
+  /// weights and their input are quantized: in f32 as in evaluation, in bf16 on codes, which is as fast as
+  /// convolving bf16 values.
+  void convolve_integers(nn::Model& model);
+
  private:
   friend std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
   explicit Sites(const Policy& policy) : policy_(policy) {}
@@ -39,7 +44,7 @@ class Sites : public nn::Module {
 /// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not
 /// fit.
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
-/// Takes them out again.
+/// Takes them out again; layers convolve values.
 void detach_sites(nn::Model& model);
 /// Initialises every quantizer from one batch that runs through the model in evaluation mode.
 void calibrate(nn::Model& model, const Array& images);

@@ -31,7 +31,8 @@ struct DsqBackward final : Op {
 
   // The closed forms, with codes and cells as constants.
   Tensors decompose(const Tensors& in) const override {
-    const Tensor &gradient = in[0], &x = in[1];
+    const DType wide = in[2].dtype();  // of the parameters, also if x is bf16
+    const Tensor gradient = cast(in[0], wide), x = cast(in[1], wide);
     const Tensor alpha = spread(in[2], x.rank()), l = spread(in[3], x.rank()), u = spread(in[4], x.rank());
     const Tensor zero = Array::zeros(x.shape(), x.dtype()),
                  end = Array::full(x.shape(), intervals, x.dtype());
@@ -52,10 +53,11 @@ struct DsqBackward final : Op {
     const auto total = [&](const Tensor& terms) {
       return reshape(sum_to(terms, u.shape()), parameters) * scale;
     };
-    return {dx, total(dalpha), total(counted - dx - upper), total(upper)};
+    return {cast(dx, in[1].dtype()), total(dalpha), total(counted - dx - upper), total(upper)};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
   Saved saved() const override { return {.inputs = {0, 1, 2, 3, 4}}; }
+  bool mixed_types() const override { return true; }
 };
 
 struct DsqOp final : QuantizeOp {
@@ -136,7 +138,7 @@ Tensor Dsq::apply(const Tensors& in) const {
   const Range r = range(in, at);
   const Grids on = grids(Arrays(at.begin() + 1, at.end()));
   const double scale = gradient_scale(in[0].shape(), on[0].hi - on[0].lo);
-  return apply_op(DsqOp(on, dsq_.soft_direct_term, scale), {in[0], in[1], r.l, r.u});
+  return quantize(DsqOp(on, dsq_.soft_direct_term, scale), {in[0], in[1], r.l, r.u});
 }
 
 Tensor Dsq::surrogate(const Tensors& in, const Arrays& at) const {

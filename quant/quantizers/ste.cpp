@@ -56,7 +56,7 @@ class Ste final : public Quantizer {
     return all;
   }
 
-  Tensor apply(const Tensors& in) const override { return apply_op(SteOp(grids({})), in); }
+  Tensor apply(const Tensors& in) const override { return quantize(SteOp(grids({})), in); }
 
   Tensor surrogate(const Tensors& in, const Arrays& at) const override {
     const Tensor passed = pass_on_grid(Array::full(at[0].shape(), 1, at[0].dtype()), at[0], grids({}));
