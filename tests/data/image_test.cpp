@@ -148,7 +148,8 @@ TEST_CASE("PNG: a flipped bit anywhere behind the signature is noticed") {
 TEST_CASE("PNG and JPEG: truncation at every byte is refused") {
   const auto decode = [](const Bytes& part) { decode_image(part, "f"); };
   CHECK(first_accepted_truncation(two_by_one(), decode) == -1);
-  for (const char* name : {"baseline.jpg", "progressive.jpg", "cmyk.jpg", "restart.jpg"})
+  for (const char* name :
+       {"baseline.jpg", "progressive.jpg", "cmyk.jpg", "restart.jpg", "separate_scans.jpg"})
     CHECK(first_accepted_truncation(sample(name), decode) == -1);
 }
 
@@ -163,6 +164,7 @@ TEST_CASE(
       {"restart.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"subsampled.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"progressive.jpg", {{2, 2, 136}, {114, 115, 57}, {232, 228, 227}}},
+      {"separate_scans.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"grey.jpg", {{17, 17, 17}, {108, 108, 108}, {229, 229, 229}}},
       {"cmyk.jpg", {{0, 0, 127}, {117, 114, 61}, {234, 227, 228}}},
   };
@@ -198,6 +200,41 @@ TEST_CASE("JPEG: kinds that are not supported and headers that lie") {
   CHECK(has(image_refusal({0xff, 0xd8, 0x00}), "expected a JPEG marker"));
   // What follows the end marker (a camera's preview, say) is not looked at.
   CHECK(image_refusal(jpeg + bytes_of("preview")).empty());
+}
+
+TEST_CASE("JPEG: coded data cut short and closed with an end marker are refused, in every scan") {
+  const auto next = [](const Bytes& bytes, size_t at, bool (*wanted)(uint8_t)) {
+    while (bytes[at] != 0xff || !wanted(bytes[at + 1])) ++at;
+    return at;
+  };
+  constexpr size_t unseen = 22;  // up to so many bytes may be missing: zero bits may mean many pixels each
+  for (const std::string name : {"baseline.jpg", "restart.jpg", "subsampled.jpg", "progressive.jpg",
+                                 "grey.jpg", "separate_scans.jpg"}) {
+    INFO(name);
+    const Bytes whole = sample(name);
+    CHECK(image_refusal(whole).empty());
+    int cuts = 0;
+    for (size_t at = 0, end = 0; end + 2 < whole.size();) {
+      at = next(whole, end, [](uint8_t marker) { return marker == 0xda; });
+      at += 2 + (size_t{whole[at + 2]} << 8 | whole[at + 3]);
+      end = next(whole, at, [](uint8_t m) { return m != 0 && m != 0xff && (m < 0xd0 || m > 0xd7); });
+      for (; at + unseen < end; ++at) {
+        INFO("cut at " << at << ", the scan ends at " << end);
+        Bytes cut(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(at));
+        if (cut.back() == 0xff) cut.pop_back();
+        CHECK(!image_refusal(cut + Bytes{0xff, 0xd9}).empty());
+        ++cuts;
+      }
+    }
+    CHECK(cuts > 5);
+  }
+}
+
+TEST_CASE("JPEG: a restart marker in the wrong place is refused") {
+  const Bytes whole = sample("restart.jpg"), marker = {0xff, 0xd0}, end = {0xff, 0xd9};
+  auto at = std::ranges::search(whole, marker).begin();
+  const Bytes moved = (Bytes(whole.begin(), at) + Bytes(at + 2, whole.end() - 2)) + marker + end;
+  CHECK(has(image_refusal(moved), "cannot be decoded"));
 }
 
 TEST_CASE("JPEG: no single damaged byte crashes the decoder") {
