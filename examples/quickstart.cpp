@@ -17,7 +17,6 @@
 #include "../quant/lower.h"
 #include "../quant/sites.h"
 #include "common/deployment.h"
-#include "common/labels.h"
 #include "common/machine.h"
 #include "common/pictures.h"
 #include "common/progress.h"

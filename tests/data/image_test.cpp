@@ -149,12 +149,36 @@ TEST_CASE("PNG and JPEG: truncation at every byte is refused") {
   const auto decode = [](const Bytes& part) { decode_image(part, "f"); };
   CHECK(first_accepted_truncation(two_by_one(), decode) == -1);
   for (const char* name :
-       {"baseline.jpg", "progressive.jpg", "cmyk.jpg", "restart.jpg", "separate_scans.jpg"})
+       {"baseline.jpg", "progressive.jpg", "cmyk.jpg", "ycck.jpg", "restart.jpg", "separate_scans.jpg"})
     CHECK(first_accepted_truncation(sample(name), decode) == -1);
 }
 
-TEST_CASE(
-    "JPEG: baseline, progressive, grey, subsampled, CMYK and with restarts decode to what Pillow sees") {
+TEST_CASE("PNG: an animation is its still picture") {
+  const auto frame = [](uint8_t number) {  // 2 x 1 pixels, shown for a second
+    return chunk("fcTL",
+                 Bytes{0, 0, 0, number} + big_endian(2) + big_endian(1) + Bytes(8) + Bytes{0, 1, 0, 1, 0, 0});
+  };
+  const Bytes second = Bytes{0, 0, 0, 2} + deflated(Bytes{0, 9, 9, 9, 9, 9, 9});
+  const Bytes animated = signature + header(2, 1, 8, rgb) + chunk("acTL", big_endian(2) + big_endian(0)) +
+                         frame(0) + chunk("IDAT", deflated(Bytes{0, 1, 2, 3, 4, 5, 6})) + frame(1) +
+                         chunk("fdAT", second) + chunk("IEND", {});
+  CHECK(pixels(animated) == std::vector<double>{1, 2, 3, 4, 5, 6});
+  CHECK(first_accepted_truncation(animated, [](const Bytes& part) { decode_image(part, "f"); }) == -1);
+}
+
+TEST_CASE("JPEG and PNG: pictures are not turned, whatever EXIF says") {
+  // One entry: orientation (0x112) is 6, "turn by 90 degrees".
+  const Bytes exif = bytes_of("MM") + Bytes{0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0} +
+                     Bytes{0, 0, 0, 0};
+  CHECK(pixels(png(2, 1, 8, rgb, {0, 1, 2, 3, 4, 5, 6}, chunk("eXIf", exif))) == pixels(two_by_one()));
+  const Bytes jpeg = sample("baseline.jpg"), name = {'E', 'x', 'i', 'f', 0, 0};
+  const auto length = static_cast<uint8_t>(2 + name.size() + exif.size());
+  const Bytes turned = (Bytes{0xff, 0xd8, 0xff, 0xe1, 0, length} + name + exif) + ByteView(jpeg).subspan(2);
+  CHECK(decode_image(turned, "f").shape() == Shape{13, 19, 3});
+  CHECK(pixels(turned) == pixels(jpeg));
+}
+
+TEST_CASE("JPEG: every kind decodes to what Pillow sees, or djpeg where Pillow does not say") {
   struct Sample {
     const char* name;
     int expected[3][3];  // at (0,0), (6,9), (12,18)
@@ -167,6 +191,7 @@ TEST_CASE(
       {"separate_scans.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"grey.jpg", {{17, 17, 17}, {108, 108, 108}, {229, 229, 229}}},
       {"cmyk.jpg", {{0, 0, 127}, {117, 114, 61}, {234, 227, 228}}},
+      {"ycck.jpg", {{255, 210, 255}, {232, 85, 163}, {0, 126, 0}}},
   };
   for (const Sample& s : samples) {
     INFO(s.name);
@@ -232,7 +257,7 @@ TEST_CASE("JPEG: coded data cut short and closed with an end marker are refused,
 
 TEST_CASE("JPEG: a restart marker in the wrong place is refused") {
   const Bytes whole = sample("restart.jpg"), marker = {0xff, 0xd0}, end = {0xff, 0xd9};
-  auto at = std::ranges::search(whole, marker).begin();
+  const auto at = std::search(whole.begin(), whole.end(), marker.begin(), marker.end());
   const Bytes moved = (Bytes(whole.begin(), at) + Bytes(at + 2, whole.end() - 2)) + marker + end;
   CHECK(has(image_refusal(moved), "cannot be decoded"));
 }
