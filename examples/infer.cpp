@@ -8,6 +8,7 @@
 
 #include "../autograd/ops.h"
 #include "../data/formats/image.h"
+#include "../data/formats/labels.h"
 #include "../data/transforms.h"
 #include "../kernels/threads.h"
 #include "../nn/attribution.h"
@@ -103,7 +104,7 @@ void print_description(const Network& network) {
 std::vector<std::string> class_names(const Settings& s, const Network& network) {
   const auto classes = static_cast<size_t>(network.info.options.classes);
   std::vector<std::string> names =
-      s.labels.empty() ? split_lines(network.note("classes")) : read_labels(s.labels);
+      s.labels.empty() ? split_lines(network.note("classes")) : data::read_class_names(s.labels);
   check(names.size() == classes || (names.empty() && s.labels.empty()), "--labels ", s.labels, ": got ",
         names.size(), " names, expected ", classes, ", the classes of ", s.words[0]);
   for (size_t k = names.size(); k < classes; ++k) names.push_back(text("class ", k));

@@ -77,7 +77,7 @@ Tensor Linear::forward(const Tensor& x) {
     return Quantized{reshape(q.value, {q.value.dim(0), 1, 1, q.value.dim(1)}), q.grids, q.codes};
   };
   const Tensor y = reshape(conv2d(as_image(src), as_image(weights)), {x.dim(0), weight.dim(0)});
-  return bias.defined() ? y + bias : y;
+  return bias.defined() ? y + cast(bias, y.dtype()) : y;
 }
 
 BatchNorm2d::BatchNorm2d(int64_t channels, double eps, double momentum)

@@ -219,6 +219,7 @@ void save(const Model& model, const std::string& path) {
   }
   file.metadata[metadata_key] = graph.dump();
   file.metadata["policy"] = model.policy;
+  data::seal(file, metadata_key);
   data::save_safetensors(path, file);
 }
 
@@ -227,6 +228,7 @@ Model load(const std::string& path) {
   const auto found = file.metadata.find(metadata_key);
   if (found == file.metadata.end())
     throw format_error(path, 0, "this is no integer model; make one with quickstart, qat or ptq");
+  data::check_seal(file, path, metadata_key);
   const Json graph =
       data::parse_json({reinterpret_cast<const uint8_t*>(found->second.data()), found->second.size()}, path);
   const JsonFields f(graph, path, "integer model");

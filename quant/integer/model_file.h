@@ -1,4 +1,4 @@
-// The file of an integer model: safetensors, with the graph as JSON in its metadata.
+// The file of an integer model: safetensors, with the graph as JSON in its metadata, and a checksum of both.
 #pragma once
 
 #include <string>
