@@ -101,8 +101,7 @@ class Binary final : public Quantizer {
         const double mean = std::max(all[g].mean_abs, smallest_range / 2);
         if (levels_ == "mean") level[g] = mean;
         if (levels_ == "shift") level[g] = std::exp2(std::nearbyint(std::log2(mean)));
-        if (slope_ == "dsq")
-          reach[g] = std::max(std::min(3 * all[g].deviation, all[g].max_abs()), smallest_range / 2);
+        if (slope_ == "dsq") reach[g] = std::max(3 * all[g].deviation, smallest_range / 2);
       }
     }
     level_.assign(cast(Array::of(level), level_.dtype()));
