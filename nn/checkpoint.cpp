@@ -64,16 +64,18 @@ void add_notes(SafeTensors& file, const std::map<std::string, std::string>& note
   }
 }
 
-// Files of networks in the usual style do not mention it.
+// Files of networks in the usual style do not mention it; those with ReLU, not their activation.
 ConvStyle style_of(const Json& options, const std::string& path) {
   ConvStyle style;
   const auto found = options.find("style");
   if (found == options.end()) return style;
   try {
-    style = {found->at("folded").get<bool>(), found->at("same_padding").get<bool>(),
-             found->at("eps").get<double>()};
-  } catch (const Json::exception&) {
-    throw format_error(path, 0, "stairgrad.options: style is not {folded, same_padding, eps}");
+    style.folded = found->at("folded").get<bool>();
+    style.same_padding = found->at("same_padding").get<bool>();
+    style.eps = found->at("eps").get<double>();
+    if (found->contains("activation")) style.activation = parse_activation(found->at("activation").get<std::string>());
+  } catch (const std::exception&) {
+    throw format_error(path, 0, "stairgrad.options: style is not {folded, same_padding, eps, activation}");
   }
   return style;
 }
@@ -131,9 +133,11 @@ void save_model(const std::string& path, const Module& model, const ModelInfo& i
                   {"image_size", o.image_size},
                   {"classes", o.classes},
                   {"width", o.width}};
-  if (o.style != ConvStyle{})
+  if (o.style != ConvStyle{}) {
     options["style"] = {
         {"folded", o.style.folded}, {"same_padding", o.style.same_padding}, {"eps", o.style.eps}};
+    if (o.style.activation != Activation::relu) options["style"]["activation"] = to_string(o.style.activation);
+  }
   file.metadata["stairgrad.options"] = options.dump();
   save(path, file, model_format);
 }

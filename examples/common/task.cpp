@@ -23,6 +23,9 @@ void TaskOptions::add_to(Options& o) {
         "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that of "
         "--init, or the "
         "data set's own)");
+  o.add("--activation", activation,
+        "in place of the ReLU of the network: hardtanh, for binary activations (default: that of --init)")
+      .one_of({"", "relu", "hardtanh"});
   o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
   o.add("--size", size,
         "cut pictures to squares of so many pixels: the middle to measure, after the shorter side became 8/7 "
@@ -84,6 +87,8 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
   }
   if (norm.empty()) norm = usual_normalisation(options.dataset);
   task.normalisation = data::Normalisation::named(norm);
+
+  if (!options.activation.empty()) style.activation = nn::parse_activation(options.activation);
 
   using data::Split;
   task.train = data::load_dataset(options.dataset, data_folder, options.validate ? Split::fit : Split::train);

@@ -18,6 +18,7 @@ struct TaskOptions {
   bool init_partial = false;  ///< of --init take what fits; the rest gets initial values
   std::string import = {};  ///< recipe that --init is read by; empty: it is a file of ours
   std::string norm = {};    ///< normalisation; empty: that of the model file, or else the data set's own
+  std::string activation = {};  ///< relu or hardtanh; empty: that of the model file, or else relu
   double width = 1;         ///< multiplies the channels of the network
   int64_t size = 0;         ///< pictures are cut to squares of so many pixels; 0: they stay as they are
   int64_t limit = 0;        ///< use so many training and test pictures only; 0: all

@@ -11,7 +11,7 @@ class CifarResNet : public Model {
       : Model({o.image_size, o.image_size, o.in_channels}),
         conv1_(*this, "conv1", "bn1", {o.in_channels, scaled(16, o.width)}, o.style) {
     add_tap("stem", stem_);
-    add_block("stem", [this](const Tensor& x) { return stem_(conv1_.relu(x)).value; });
+    add_block("stem", [this](const Tensor& x) { return stem_(conv1_.activate(x)).value; });
     int64_t channels = scaled(16, o.width);
     for (int stage = 0; stage < 3; ++stage)
       for (int64_t i = 0; i < blocks_per_stage; ++i) {

@@ -31,8 +31,8 @@ BasicBlock::BasicBlock(int64_t in_channels, int64_t out_channels, int64_t stride
 }
 
 Tensor BasicBlock::forward(const Tensor& x) {
-  const Tensor y = conv1_.relu(x);
-  return output_(conv2_.add_relu(y, skip_(x))).value;
+  const Tensor y = conv1_.activate(x);
+  return output_(conv2_.add_activate(y, skip_(x))).value;
 }
 
 Bottleneck::Bottleneck(int64_t in_channels, int64_t out_channels, int64_t stride, const ConvStyle& style)
@@ -44,8 +44,8 @@ Bottleneck::Bottleneck(int64_t in_channels, int64_t out_channels, int64_t stride
 }
 
 Tensor Bottleneck::forward(const Tensor& x) {
-  const Tensor y = conv2_.relu(conv1_.relu(x));
-  return output_(conv3_.add_relu(y, skip_(x))).value;
+  const Tensor y = conv2_.activate(conv1_.activate(x));
+  return output_(conv3_.add_activate(y, skip_(x))).value;
 }
 
 }  // namespace stairgrad::nn

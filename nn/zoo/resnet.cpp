@@ -25,7 +25,7 @@ class ResNet : public Model {
                o.style) {
     add_tap("stem", stem_);
     add_block("stem", [this, stem](const Tensor& x) {
-      const Tensor y = conv1_.relu(x);
+      const Tensor y = conv1_.activate(x);
       return stem_(stem == Stem::imagenet ? max_pool2d(y, Pool2dOptions::with(3, 2, 1)) : y).value;
     });
     int64_t channels = scaled(64, o.width);
