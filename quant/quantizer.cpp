@@ -43,7 +43,7 @@ Quantized Quantizer::operator()(const Tensor& x) {
     observe(src.value());
   else
     initialise(src.value());
-  Tensors in = {src};
+  Tensors in = {transform(src)};
   for (const Tensor& parameter : own_parameters()) in.push_back(parameter);
   return {apply(in), to_grid(), gives_codes_ && src.dtype() == DType::bf16};
 }
@@ -77,9 +77,16 @@ void Quantizer::set_values(int parameter, const std::vector<double>& values) {
 }
 
 double Quantizer::gradient_scale(const Shape& x, int levels) const {
-  if (!options_.scale_gradients || x.size() == 0) return 1;
-  const int64_t parts = options_.weight || x.rank() == 0 ? groups_ : x[0];
+  const std::string n = options_.settings.has("scale") ? options_.settings.choice("scale") : "image";
+  if (!options_.scale_gradients || n == "none" || x.size() == 0) return 1;
+  const int64_t images = n == "image" && x.rank() > 0 ? x[0] : 1, parts = options_.weight ? groups_ : images;
   return 1 / std::sqrt(static_cast<double>(x.size() / parts) * levels);
+}
+
+SettingRule gradient_scale_rule(const std::string& first) {
+  std::vector<std::string> words = {"image", "batch", "none"};
+  std::stable_partition(words.begin(), words.end(), [&](const std::string& word) { return word == first; });
+  return SettingRule::choice("scale", words);
 }
 
 namespace {
@@ -145,17 +152,25 @@ Array fake_quantize(const Array& x, const Grids& grids) {
 
 // --- the catalogue: explicit, because static initialisers would vanish from a static library ---
 
+QuantizerEntry apot_entry();
+QuantizerEntry binary_entry();
+QuantizerEntry dorefa_entry();
 QuantizerEntry dsq_entry();
+QuantizerEntry dsq_fixed_entry();
 QuantizerEntry lsq_entry();
+QuantizerEntry lsq_plus_entry();
+QuantizerEntry pact_entry();
 QuantizerEntry ste_entry();
+QuantizerEntry ternary_entry();
 
 namespace {
 
 std::map<std::string, QuantizerEntry>& catalogue() {
   static std::map<std::string, QuantizerEntry> entries = {
-      {"dsq", dsq_entry()},
-      {"lsq", lsq_entry()},
-      {"ste", ste_entry()},
+      {"apot", apot_entry()},         {"binary", binary_entry()},       {"dorefa", dorefa_entry()},
+      {"dsq", dsq_entry()},           {"dsq_fixed", dsq_fixed_entry()}, {"lsq", lsq_entry()},
+      {"lsq_plus", lsq_plus_entry()}, {"pact", pact_entry()},           {"ste", ste_entry()},
+      {"ternary", ternary_entry()},
   };
   return entries;
 }

@@ -28,11 +28,15 @@ struct QuantizerTraits {
   bool uniform = true;     ///< levels are equally spaced
   bool deployable = true;  ///< the integer runtime can run its grid
   bool learned = true;     ///< it has parameters of its own
+  bool follows = false;    ///< range or statistics are taken anew from the values of every call
+  bool scales = true;      ///< its levels grow with the data; false: their range is fixed
+  bool decay = false;      ///< as its paper has it, weight decay acts on its parameters, too
 };
 
 /// Maps a tensor to an integer grid, with a gradient of its own choice. Parameters belong to the quantizer,
 /// have one value for each grid, and are learned with the network's. A subclass declares them, and says how
-/// to choose them (choose), which grid they describe (grids) and what the gradient is (surrogate).
+/// to choose them (choose), which grid they describe (grids) and what the gradient is (surrogate). Values are
+/// decode(encode(transform(x))) on that grid.
 class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantizer> {
  public:
   /// For weights of `channels` output channels, or activations. Throws argument_error for bits outside 1 ..
@@ -48,7 +52,8 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   bool initialised() const;
 
   /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks) or activations in bf16, to which
-  /// values are rounded then (weights in bf16 become f32). Values and codes are those of kernels/grid.h on to_grid().
+  /// values are rounded then (weights in bf16 become f32). Values and codes are those of kernels/grid.h on
+  /// to_grid().
   Quantized operator()(const Tensor& x);
   /// From now on activations in bf16 become codes (Quantized::codes), for convolutions of integers.
   void give_codes(bool on) { gives_codes_ = on; }
@@ -57,12 +62,15 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   Grids to_grid() const;
   virtual Grids grids(const Arrays& parameters) const = 0;
 
+  /// What is put on the grid: x itself or, of weights, a function of it that is made of ops (DoReFa's tanh).
+  virtual Tensor transform(const Tensor& x) const { return x; }
+
   /// The parameters, in the order in which they were declared: learned ones, and constants if they are not
   /// learned.
   Tensors own_parameters() const;
 
-  /// The quantizer as a function of {x, own_parameters()...}. By default an op whose gradient is the
-  /// surrogate's; a quantizer overrides it to do the backward in one pass.
+  /// The quantizer as a function of {transform(x), own_parameters()...}. By default an op whose gradient is
+  /// the surrogate's; a quantizer overrides it to do the backward in one pass.
   virtual Tensor apply(const Tensors& in) const;
 
   /// The function whose derivative the backward promises, of the same arguments. Whatever the backward treats
@@ -73,6 +81,9 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
 
   /// Moves the parameters back to where the grid is defined, after a step of the optimiser.
   virtual void project() {}
+
+  /// How much of the training is done, 0 .. 1: for gradients that follow a schedule.
+  virtual void set_progress(double /*share*/) {}
 
  protected:
   /// Applies an op of this quantizer, a QuantizeOp, in the form that is asked for.
@@ -86,16 +97,19 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   std::vector<double> values(int parameter) const;
   void set_values(int parameter, const std::vector<double>& values);
 
+  /// x before transform().
   virtual void choose(const Array& x) = 0;
-  /// Sees the data of every call but the first, before it is quantized.
+  /// Sees the data of every call but the first, likewise.
   virtual void observe(const Array& /*x*/) {}
 
   int64_t groups() const { return groups_; }
   /// True for weights, and for activations that had negative values when the quantizer was initialised.
   bool is_signed() const;
+  /// True for the grids -u .. u of weights, and {-u, u} of signed activations with 1 bit.
+  bool symmetric() const { return options_.weight || (options_.bits == 1 && is_signed()); }
   /// 1 / sqrt(n * levels), which balances the step of a parameter with those of the weights (Esser et al.,
-  /// ICLR'20, 2.2): n is the number of weights on the grid, or of activations in one image. 1 without
-  /// scale_gradients.
+  /// ICLR'20, 2.2): n is the number of weights on the grid, or of activations in one image, or in the batch
+  /// with the setting "scale=batch". 1 with "scale=none" and without scale_gradients.
   double gradient_scale(const Shape& x, int levels) const;
 
  private:
@@ -110,6 +124,9 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   Array& state_;  // {initialised, signed}
   std::vector<Own> own_;
 };
+
+/// The setting "scale" of quantizers that scale their gradients; `first` holds if it is not given.
+SettingRule gradient_scale_rule(const std::string& first = "image");
 
 /// Base of the quantizers' ops: y = decode(encode(x)) on the grids; the gradient is the subclass's.
 struct QuantizeOp : Op {

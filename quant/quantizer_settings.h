@@ -30,6 +30,8 @@ class QuantizerSettings {
   /// unknown keys (naming the nearest one), for values outside their rules and for keys given twice.
   QuantizerSettings(const std::string& name, const std::string& given, const std::vector<SettingRule>& rules);
 
+  /// True if a rule for the key gave it a value.
+  bool has(const std::string& key) const { return numbers_.count(key) + words_.count(key) > 0; }
   /// Throw argument_error for a key that has no rule.
   double number(const std::string& key) const;
   bool flag(const std::string& key) const { return choice(key) == "yes"; }

@@ -130,28 +130,33 @@ DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& al
   return result;
 }
 
-LsqGradients lsq_backward(const Array& gradient, const Array& x, const Array& scale, const Grid& codes) {
-  LsqGradients result{Array(x.shape(), x.dtype()), Array(scale.shape(), scale.dtype())};
-  dispatch("lsq", gradient, x, [&](auto type) {
+RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes) {
+  const auto parameter = [&] { return Array(scale.shape(), scale.dtype()); };
+  RoundedSums result{Array(x.shape(), x.dtype()), parameter(), parameter(), parameter()};
+  dispatch("rounded", gradient, x, [&](auto type) {
     using T = decltype(type);
     using P = Parameter<T>;
-    const auto run = loops<T>().lsq;
+    const auto run = loops<T>().rounded;
     const T *from = x.data<T>(), *gradients = gradient.data<T>();
     const P* scales = scale.data<P>();
     T* to = result.x.data<T>();
-    const auto sums = over_chunks<double>(
-        x.size(), scale.size(), [&](int64_t group, int64_t offset, int64_t count, double& part) {
-          part = run(from + offset, gradients + offset, to + offset, count,
-                     1 / static_cast<double>(scales[group]), codes.zero_point, codes.lo, codes.hi);
+    const auto sums = over_chunks<GridSums>(
+        x.size(), scale.size(), [&](int64_t group, int64_t offset, int64_t count, GridSums& part) {
+          run(from + offset, gradients + offset, to + offset, count, 1 / static_cast<double>(scales[group]),
+              codes.zero_point, codes.lo, codes.hi, part);
         });
-    for (size_t g = 0; g < sums.size(); ++g) result.scale.data<P>()[g] = static_cast<P>(sums[g]);
+    for (size_t g = 0; g < sums.size(); ++g) {
+      result.rounding.data<P>()[g] = static_cast<P>(sums[g].rounding);
+      result.below.data<P>()[g] = static_cast<P>(sums[g].below);
+      result.above.data<P>()[g] = static_cast<P>(sums[g].above);
+    }
   });
   return result;
 }
 
-Array pass_on_grid(const Array& gradient, const Array& x, const Grids& grids) {
+Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges) {
   Array result(x.shape(), x.dtype());
-  dispatch("ste", gradient, x, [&](auto type) {
+  dispatch("pass_within", gradient, x, [&](auto type) {
     using T = decltype(type);
     const auto run = loops<T>().pass;
     const T *from = x.data<T>(), *gradients = gradient.data<T>();
@@ -159,12 +164,10 @@ Array pass_on_grid(const Array& gradient, const Array& x, const Grids& grids) {
     struct Nothing {
       void operator+=(Nothing) {}
     };
-    over_chunks<Nothing>(x.size(), static_cast<int64_t>(grids.size()),
+    over_chunks<Nothing>(x.size(), static_cast<int64_t>(ranges.size()),
                          [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
-                           const Grid& g = grids[static_cast<size_t>(group)];
-                           const double scale = g.scale, zero = g.zero_point;
-                           run(from + offset, gradients + offset, to + offset, count,
-                               (g.lo - zero - 0.5) * scale, (g.hi - zero + 0.5) * scale);
+                           const Range& r = ranges[static_cast<size_t>(group)];
+                           run(from + offset, gradients + offset, to + offset, count, r.low, r.high);
                          });
   });
   return result;

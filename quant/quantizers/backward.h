@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../../autograd/quantized.h"
+#include "../observers.h"
 
 namespace stairgrad::quant {
 
@@ -15,13 +16,14 @@ struct DsqGradients {
 DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& alpha, const Array& l,
                           const Array& u, int intervals, bool soft);
 
-struct LsqGradients {
-  Array x, scale;
+/// The gradient for x, and the sums for parameters that rounded.h describes.
+struct RoundedSums {
+  Array x, rounding, below, above;
 };
-/// Of sum(gradient * Q(x)) for LSQ on the codes and the zero point of `codes`, with one scale for each range.
-LsqGradients lsq_backward(const Array& gradient, const Array& x, const Array& scale, const Grid& codes);
+/// Of sum(gradient * y) for y on the codes and the zero point of `codes`, with one scale for each range.
+RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes);
 
-/// gradient where x is rounded, not saturated: at most half a step outside the levels of its grid; else 0.
-Array pass_on_grid(const Array& gradient, const Array& x, const Grids& grids);
+/// gradient where x lies in its range, else 0.
+Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges);
 
 }  // namespace stairgrad::quant

@@ -16,7 +16,7 @@ struct DsqOptions {
   bool learn_alpha = true;        ///< false: alpha stays where it starts
   bool soft_direct_term = false;  ///< dQ/dl and dQ/du take Q's code from phi instead of the hard one
   bool learn_range = true;        ///< false: l and u stay where they start
-  bool extremes = false;          ///< the range starts at the extremes of the data with every number of bits
+  std::string init = "deviations";  ///< where the range starts: "deviations", "extremes" or "mse"
 };
 
 class Dsq final : public Quantizer {
@@ -26,15 +26,12 @@ class Dsq final : public Quantizer {
 
   Grids grids(const Arrays& parameters) const override;
   Tensor apply(const Tensors& in) const override;
+  /// With soft_direct_term it is the soft function: up to half a step from the values.
   Tensor surrogate(const Tensors& in, const Arrays& at) const override;
   void project() override;
 
  private:
-  struct Range {
-    Tensor l, u;
-  };
-  /// The range of {x, parameters...}, moved by what puts zero on a level at the sample point.
-  Range range(const Tensors& in, const Arrays& at) const;
+  Tensors curve(const Tensors& in, const Arrays& at) const;
   void choose(const Array& x) override;
 
   DsqOptions dsq_;

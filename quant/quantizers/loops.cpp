@@ -158,20 +158,25 @@ void dsq(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSum
 }
 
 template <class T>
-double lsq(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero, double lo, double hi) {
+void rounded(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero, double lo, double hi,
+             GridSums& sums) {
   using V = Vector<T>;
-  const auto constant = [](double value) { return splat<V>(value); };
-  const V scale = constant(inverse), shift = constant(zero), low = constant(lo), high = constant(hi);
-  const V none = constant(0);
-  double sum = 0;
-  accumulate<T, 1>(n, &sum, [&](V* terms, int64_t i, auto... rest) {
+  const V scale = splat<V>(inverse), shift = splat<V>(zero), low = splat<V>(lo), high = splat<V>(hi);
+  const V none = splat<V>(0);
+  double total[3] = {};
+  accumulate<T, 3>(n, total, [&](V* terms, int64_t i, auto... rest) {
     const V gradient = load(u + i, rest...), p = load(x + i, rest...) * scale + shift;
     const auto inside = (p > low) & (p < high);
-    const V code = round(limited(p, low, high));
-    terms[0] = gradient * (code - (inside ? p : shift));
-    store(dx + i, inside ? gradient : none, rest...);
+    const auto over = p >= high;
+    const V passed = inside ? gradient : none;
+    terms[0] = passed * (inside ? round(p) - p : none);
+    terms[1] = (inside | over) ? none : gradient;
+    terms[2] = over ? gradient : none;
+    store(dx + i, passed, rest...);
   });
-  return sum;
+  sums.rounding += total[0];
+  sums.below += total[1];
+  sums.above += total[2];
 }
 
 template <class T>
@@ -186,9 +191,9 @@ void pass(const T* x, const T* u, T* dx, int64_t n, double l, double h) {
 
 void enter_backward(BackwardTable& table);
 void enter_backward(BackwardTable& table) {
-  table.f32 = {dsq<float>, lsq<float>, pass<float>};
-  table.b16 = {dsq<bf16>, lsq<bf16>, pass<bf16>};
-  table.f64 = {dsq<double>, lsq<double>, pass<double>};
+  table.f32 = {dsq<float>, rounded<float>, pass<float>};
+  table.b16 = {dsq<bf16>, rounded<bf16>, pass<bf16>};
+  table.f64 = {dsq<double>, rounded<double>, pass<double>};
 }
 
 }  // namespace stairgrad::quant::STAIRGRAD_ISA

@@ -35,11 +35,23 @@ struct DsqSums {
   }
 };
 
+/// Sums of the gradient u over a range of elements with positions p on a grid (rounded.h).
+struct GridSums {
+  double rounding = 0, below = 0, above = 0;
+
+  void operator+=(const GridSums& other) {
+    rounding += other.rounding;
+    below += other.below;
+    above += other.above;
+  }
+};
+
 template <class T>
 struct BackwardLoops {
   void (*dsq)(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums);
-  /// LSQ with p = x * inverse + zero: dx = u where lo < p < hi; returns the sum of u times d(y / scale).
-  double (*lsq)(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero, double lo, double hi);
+  /// With p = x * inverse + zero: dx = u where lo < p < hi, else 0.
+  void (*rounded)(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero, double lo, double hi,
+                  GridSums& sums);
   /// dx = u where l <= x <= h, else 0.
   void (*pass)(const T* x, const T* u, T* dx, int64_t n, double l, double h);
 };

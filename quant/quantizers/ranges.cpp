@@ -44,6 +44,37 @@ std::vector<Statistics> statistics(const Array& x, int64_t groups) {
   return all;
 }
 
+Ranges initial_ranges(const std::string& init, const Array& x, int64_t groups, int bits, bool symmetric) {
+  if (init == "mse") {
+    const auto observer = make_observer("mse", {.bits = bits, .symmetric = symmetric, .groups = groups});
+    observer->observe(x);
+    return observer->ranges();
+  }
+  const bool all = bits == 8 || init == "extremes";
+  Ranges ranges;
+  for (const Statistics& s : statistics(x, groups)) {
+    if (symmetric) {
+      const double u = all ? s.max_abs() : std::min(3 * s.deviation, s.max_abs());
+      ranges.push_back({-u, u});
+    } else if (s.min < 0) {
+      ranges.push_back({std::min(0.0, all ? s.min : std::max(s.mean - 3 * s.deviation, s.min)),
+                        std::max(0.0, all ? s.max : std::min(s.mean + 3 * s.deviation, s.max))});
+    } else {  // half-normal data: its deviation is that of the whole times sqrt(1 - 2 / pi)
+      ranges.push_back({0, all ? s.max : std::min(3 * s.deviation / std::sqrt(1 - 2 / M_PI), s.max)});
+    }
+  }
+  return ranges;
+}
+
+SettingRule init_rule() { return SettingRule::choice("init", {"deviations", "extremes", "mse"}); }
+
+Tensor standardise(const Tensor& x, int64_t groups) {
+  const Tensor slices = reshape(x, {groups, x.size() / groups});
+  const int64_t correction = slices.dim(1) > 1 ? 1 : 0;
+  const Tensor deviation = sqrt(var(slices, {1}, true, correction) + smallest_range * smallest_range);
+  return reshape((slices - mean(slices, {1}, true)) / deviation, x.shape());
+}
+
 Tensor spread(const Tensor& parameter, int rank) {
   if (parameter.size() == 1) return parameter;
   std::vector<int64_t> extents(static_cast<size_t>(rank), 1);

@@ -1,9 +1,12 @@
 // Ranges [l, u] and their grids, and the statistics that ranges are chosen from.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "../../autograd/quantized.h"
+#include "../observers.h"
+#include "../quantizer_settings.h"
 
 namespace stairgrad::quant {
 
@@ -26,6 +29,15 @@ struct Statistics {
 };
 /// Of each of `groups` slices of the outermost axis.
 std::vector<Statistics> statistics(const Array& x, int64_t groups);
+
+/// Where learned ranges start, by the setting "init": "deviations" (three, of normal or half-normal data, at
+/// most the extremes; 8 bits can afford the extremes), "extremes", or "mse" (observers.h).
+Ranges initial_ranges(const std::string& init, const Array& x, int64_t groups, int bits, bool symmetric);
+SettingRule init_rule();
+
+/// (x - mean) / deviation, of all or of each of `groups` slices of the outermost axis, with n - 1 in the
+/// deviation.
+Tensor standardise(const Tensor& x, int64_t groups);
 
 /// A parameter with one value for each grid, shaped to broadcast along the slices of a tensor of rank `rank`.
 Tensor spread(const Tensor& parameter, int rank);

@@ -34,14 +34,23 @@ struct Setting {
   }
 };
 
-/// Runs law(setting) for every quantizer of the catalogue, role, granularity and number of bits.
+/// Runs law(setting) for every quantizer of the catalogue, role, granularity and number of bits, and for some
+/// of the settings that a name may have with few bits.
 template <class Law>
 void for_each_setting(const Law& law, const std::vector<int>& all_bits = {1, 2, 3, 4, 5, 6, 7, 8}) {
-  for (const std::string& name : quantizer_names())
+  std::vector<std::string> names = quantizer_names();
+  const size_t plain = names.size();
+  for (const char* spec :
+       {"binary:slope=hardtanh,levels=one", "binary:slope=tanh,levels=shift,standardise=yes",
+        "dsq:alpha=0.9,direct=soft,init=mse,scale=none", "dsq_fixed:range=percentile,percentile=99",
+        "pact:weights=sawb,init=mse", "ste:range=kl", "ste:range=sigma,sigmas=2"})
+    names.push_back(spec);
+  for (size_t n = 0; n < names.size(); ++n)
     for (const int bits : all_bits)
       for (const Data data : {Data::weights, Data::signed_activations, Data::activations})
         for (const bool per_channel : {false, true}) {
-          if (per_channel && data != Data::weights) continue;
+          const std::string& name = names[n];
+          if ((per_channel && data != Data::weights) || (n >= plain && bits > 2)) continue;
           QuantizerOptions options{.bits = bits, .weight = data == Data::weights, .per_channel = per_channel};
           const Setting setting{name, options, data, 4};
           INFO(setting.str());
