@@ -216,6 +216,12 @@ TEST_CASE("a run directory") {
     }
     CHECK_NOTHROW(RunDirectory(path, true));
   }
+  SUBCASE("is free again after a run that could not start") {
+    fs::create_directories(path + "/result.json/in the way");
+    CHECK_THROWS_AS(RunDirectory(path, false), fs::filesystem_error);
+    fs::remove_all(path + "/result.json");
+    CHECK_NOTHROW(RunDirectory(path, false));
+  }
   SUBCASE("refuses a path that is no folder") {
     std::ofstream(folder / "file") << "x";
     CHECK_THROWS_AS(RunDirectory(folder / "file", false), unavailable_error);
