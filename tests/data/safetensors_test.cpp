@@ -105,11 +105,18 @@ TEST_CASE("half precision: exact values") {
   CHECK(std::isnan(half_to_float(0x7e00)));
 }
 
-TEST_CASE("safetensors: NaN is allowed and counted") {
+TEST_CASE("safetensors: NaN is allowed in a file; check_finite counts and names it") {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const SafeTensors content{
       {{"x", Array::of<float>({nan, 1, INFINITY}, {3})}, {"n", Array::of<int32_t>({1}, {1})}}, {}};
-  CHECK(count_not_finite(parse_safetensors(encode_safetensors(content), "f")) == 2);
+  const SafeTensors back = parse_safetensors(encode_safetensors(content), "f");
+  const auto complaint = [](const SafeTensors& file) {
+    return refusal([&] { check_finite(file.tensors, "f"); });
+  };
+  CHECK(contains(complaint(back), "2 of its values are NaN or infinite, the first in x"));
+  CHECK(contains(complaint({{{"a", Array::zeros({2})}, {"b", cast(back.tensors.at("x"), DType::bf16)}}, {}}),
+                 "2 of its values are NaN or infinite, the first in b"));
+  CHECK(complaint({{{"a", Array::zeros({2})}, {"n", back.tensors.at("n")}}, {}}).empty());
 }
 
 TEST_CASE("safetensors: every break of the format is refused by name") {

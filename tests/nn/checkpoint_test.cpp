@@ -8,8 +8,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <limits>
 
 #include "../../data/formats/safetensors.h"
 #include "../../nn/average.h"
@@ -92,6 +94,11 @@ TEST_CASE("files that are no model files are refused") {
     CAPTURE(bad);
     CHECK(with("stairgrad.options", bad) != "");
   }
+  CHECK(contains(with("stairgrad.options", R"({"classes":0,"image_size":32,"in_channels":3,"width":1})"),
+                 "stairgrad.options: 'classes': got 0, expected an integer in 1 .. 1000000"));
+  CHECK(contains(with("stairgrad.options",
+                      R"({"classes":10,"image_size":32,"in_channels":3,"width":1,"style":{"folded":1}})"),
+                 "stairgrad.options: style: 'folded': got 1, expected true or false"));
   CHECK_THROWS_AS(save_model(folder / "m", *model, {"resnet8", {}, {{"layout", "oihw"}}}), argument_error);
 }
 
@@ -168,6 +175,27 @@ TEST_CASE("a bit that changed in the tensors of a file is noticed") {
   file.metadata.erase("stairgrad.checksum");  // as earlier builds wrote it
   data::save_safetensors(path, file);
   CHECK(message_of<format_error>(load) == "");
+}
+
+TEST_CASE("a model file with weights that are not finite is refused, unless they are wanted") {
+  const Folder folder;
+  const std::string path = folder / "m";
+  const auto model = make_model("resnet8", {.width = 0.25});
+  initialise(*model, 1);
+  model->state().at("linear.bias").data<float>()[3] = std::numeric_limits<float>::quiet_NaN();
+  save_model(path, *model, {"resnet8", {.width = 0.25}, {}});
+  const auto other = make_model("resnet8", {.width = 0.25});
+  for (const std::string& message : {message_of<format_error>([&] { load_model(path); }),
+                                     message_of<format_error>([&] { load_weights(path, *other); }),
+                                     message_of<format_error>([&] { load_weights(path, *other, true); })}) {
+    CHECK(contains(message, path));
+    CHECK(contains(message, "1 of its values is NaN or infinite, the first in linear.bias"));
+  }
+  CHECK(other->state().at("conv1.weight").to_vector()[0] == 0);  // nothing was loaded
+  const auto loaded = load_model(path, NotFinite::accept);
+  CHECK(std::isnan(loaded->state().at("linear.bias").to_vector()[3]));
+  CHECK(load_weights(path, *other, false, NotFinite::accept).none());
+  CHECK(read_model_info(path).model == "resnet8");
 }
 
 TEST_CASE("counters that no 64 bits hold are refused") {

@@ -3,7 +3,9 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "../../data/formats/safetensors.h"
 #include "../../kernels/movement.h"
@@ -91,6 +93,22 @@ TEST_CASE("a fully connected layer behind a flattened map is put into our order"
   const Folder folder;
   CHECK(import_weights("pytorch", save(folder / "w.safetensors", state), *model).none());
   check_same(model->state().at("fc.weight"), kernels::transpose(fc, {0, 2, 3, 1}));
+}
+
+TEST_CASE("weights that are not finite are refused, unless they are wanted") {
+  const Folder folder;
+  const auto model = make_model("resnet8", {.width = 0.25});
+  State state = pytorch_state(*model, "module.");
+  state.at("module.bn1.weight").data<float>()[1] = std::numeric_limits<float>::infinity();
+  const std::string path = save(folder / "w.safetensors", state);
+  const std::string expected =
+      path + " (byte 0): 1 of its values is NaN or infinite, the first in module.bn1.weight";
+  CHECK(contains(message_of<format_error>([&] { import_weights("pytorch", path, *model); }), expected));
+  CHECK(contains(message_of<format_error>([&] { import_model("pytorch", path, "resnet8", {.width = 0.25}); }),
+                 expected));
+  CHECK(import_weights("pytorch", path, *model, false, NotFinite::accept).none());
+  CHECK(std::isinf(model->state().at("bn1.weight").to_vector()[1]));
+  import_model("pytorch", path, "resnet8", {.width = 0.25}, NotFinite::accept);
 }
 
 TEST_CASE("whatever does not fit is listed, and nothing is changed; or the rest is loaded") {
