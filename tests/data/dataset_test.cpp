@@ -333,6 +333,16 @@ TEST_CASE("folder: files of random bytes under the names of pictures") {
     CHECK(contains(refusal([&] { dataset.image(i); }), "this is neither a PNG nor a JPEG picture"));
 }
 
+TEST_CASE("folder: pictures to train on have edges of at most 4,096 pixels, others of 16,384") {
+  const TemporaryFolder folder;
+  write_picture(folder, "a/1.png", 1, 4096, 9);
+  write_picture(folder, "a/2.png", 4097, 1, 9);
+  const Dataset train = load_dataset("folder", folder.path(), Split::train);
+  CHECK(train.image(0).shape() == Shape{1, 4096, 3});
+  CHECK(contains(refusal([&] { train.image(1); }), "got a picture of 1 x 4097 pixels, the limits are 4096"));
+  CHECK(load_dataset("folder", folder.path(), Split::test).image(1).shape() == Shape{4097, 1, 3});
+}
+
 TEST_CASE("folder: a class whose name no model file could hold") {
   const TemporaryFolder folder;
   write_picture(folder, "b\xe4r/p.png", 2, 2, 9);
