@@ -12,6 +12,7 @@ void TaskOptions::add_to(Options& o) {
   o.add("--init-partial", init_partial,
         "load of --init what fits, such as all but the classes, and say what did not; the rest gets initial "
         "values");
+  o.add("--accept-nan", accept_nan, "take weights of --init that are NaN or infinite, too");
   std::vector<std::string> recipes = {""};
   std::string abouts;
   for (const nn::ImportRecipe& recipe : nn::import_recipes()) {
@@ -109,10 +110,12 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
       {"dataset", options.dataset}, {"normalisation", norm}, {"classes", join_lines(task.test.class_names)}};
   task.model = nn::make_model(options.model, task.info.options);
   if (options.init.empty() || options.init_partial) nn::initialise(*task.model, seed);
+  const auto not_finite = options.accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse;
   if (!options.import.empty())
-    task.not_loaded = nn::import_weights(options.import, options.init, *task.model, options.init_partial);
+    task.not_loaded =
+        nn::import_weights(options.import, options.init, *task.model, options.init_partial, not_finite);
   else if (!options.init.empty())
-    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial);
+    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial, not_finite);
   return task;
 }
 
