@@ -30,7 +30,7 @@ struct Settings {
   double width = 1;
   int64_t top = 5;
   int thread_count = threads();
-  bool describe = false;
+  bool describe = false, accept_nan = false;
   Value values;
 
   void parse(int argc, char** argv) {
@@ -54,6 +54,7 @@ struct Settings {
                 "of the model file)");
     options.add("--top", top, "how many classes to print").at_least(1);
     options.add("--describe", describe, "print what the model file is, and stop");
+    options.add("--accept-nan", accept_nan, "take weights that are NaN or infinite, too");
     options.add("--out", out, "folder for result.json and the Grad-CAM pictures");
     options.add("--threads", thread_count, "threads to compute with").between(1, 1024);
     options.parse(argc, argv);
@@ -79,10 +80,11 @@ struct Network {
 
 Network load(const Settings& s) {
   const std::string& path = s.words[0];
-  if (s.import.empty()) return {nn::load_model(path), nn::read_model_info(path)};
+  const auto not_finite = s.accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse;
+  if (s.import.empty()) return {nn::load_model(path, not_finite), nn::read_model_info(path)};
   nn::ModelOptions options = nn::usual_options(s.model);
   options.width = s.width;
-  nn::Imported imported = nn::import_model(s.import, path, s.model, options);
+  nn::Imported imported = nn::import_model(s.import, path, s.model, options, not_finite);
   return {std::move(imported.model), std::move(imported.info)};
 }
 

@@ -292,8 +292,9 @@ class TableOfResults {
   // Keeps the result of a run that ended, without the folders of this machine.
   bool keep(const Run& run, int code) const {
     const std::string folder = work_folder(run), name = text(run.row->name, ", seed ", run.seed);
-    if (code != 0) {
-      std::cout << name << " ended with exit code " << code << "; see " << folder << ".log" << std::endl;
+    if (code != 0 || !fs::exists(folder + "/result.json")) {
+      std::cout << name << " ended with exit code " << code << (code == 0 ? " but without a result.json" : "")
+                << "; see " << folder << ".log" << std::endl;
       return false;
     }
     const data::Bytes bytes = data::read_file(folder + "/result.json", 16 << 20);

@@ -2,13 +2,14 @@
 
 #include <cstdint>
 
-#include "../data/formats/json.h"
+#include "../data/formats/json_fields.h"
 #include "../data/formats/safetensors.h"
 
 namespace stairgrad::nn {
 namespace {
 
 using data::Json;
+using data::JsonFields;
 using data::SafeTensors;
 
 constexpr const char* version = "1";
@@ -64,40 +65,28 @@ void add_notes(SafeTensors& file, const std::map<std::string, std::string>& note
   }
 }
 
-// Files of networks in the usual style do not mention it.
-ConvStyle style_of(const Json& options, const std::string& path) {
-  ConvStyle style;
-  const auto found = options.find("style");
-  if (found == options.end()) return style;
-  try {
-    style = {found->at("folded").get<bool>(), found->at("same_padding").get<bool>(),
-             found->at("eps").get<double>()};
-  } catch (const Json::exception&) {
-    throw format_error(path, 0, "stairgrad.options: style is not {folded, same_padding, eps}");
-  }
+// Files of networks in the usual style do not mention it; those with ReLU, not their activation.
+ConvStyle style_of(const JsonFields& options, const std::string& path) {
+  if (!options.has("style")) return {};
+  const JsonFields fields(options.object("style"), path, "stairgrad.options: style");
+  ConvStyle style{fields.boolean("folded"), fields.boolean("same_padding"), fields.number<double>("eps")};
+  if (fields.has("activation")) style.activation = parse_activation(fields.string("activation"));
   return style;
 }
 
 ModelInfo info_of(const SafeTensors& file, const std::string& path) {
+  constexpr int64_t most = 1'000'000;
   ModelInfo info;
   info.model = entry(file, path, "stairgrad.model");
   const Json json = parse(file, path, "stairgrad.options");
-  const auto natural = [&](const char* key) {
-    const auto found = json.find(key);
-    if (found == json.end() || !found->is_number_unsigned() || *found == 0 || *found > 1'000'000)
-      throw format_error(path, 0,
-                         text("stairgrad.options: ", key, " is missing or not a number from 1 to 1000000"));
-    return found->get<int64_t>();
-  };
-  info.options.in_channels = natural("in_channels");
-  info.options.image_size = natural("image_size");
-  info.options.classes = natural("classes");
-  const auto width = json.find("width");
-  if (width == json.end() || !width->is_number() ||
-      !(width->get<double>() > 0 && width->get<double>() <= 1000))
-    throw format_error(path, 0, "stairgrad.options: width is missing or not a number above 0 and up to 1000");
-  info.options.width = width->get<double>();
-  info.options.style = style_of(json, path);
+  const JsonFields options(json, path, "stairgrad.options");
+  info.options.in_channels = options.integer("in_channels", 1, most);
+  info.options.image_size = options.integer("image_size", 1, most);
+  info.options.classes = options.integer("classes", 1, most);
+  info.options.width = options.number<double>("width");
+  if (!(info.options.width > 0 && info.options.width <= 1000))
+    options.fail(text("'width': got ", info.options.width, ", expected a number above 0 and up to 1000"));
+  info.options.style = style_of(options, path);
   info.notes = notes_of(file);
   return info;
 }
@@ -112,7 +101,9 @@ int64_t elements_of(const SafeTensors& file) {
   return elements;
 }
 
-StateMismatch fill(Module& model, const SafeTensors& file, const std::string& path, bool partial) {
+StateMismatch fill(Module& model, const SafeTensors& file, const std::string& path, bool partial,
+                   NotFinite not_finite) {
+  if (not_finite == NotFinite::refuse) data::check_finite(file.tensors, path);
   try {
     return model.load_state(file.tensors, partial);
   } catch (const argument_error& error) {
@@ -131,16 +122,18 @@ void save_model(const std::string& path, const Module& model, const ModelInfo& i
                   {"image_size", o.image_size},
                   {"classes", o.classes},
                   {"width", o.width}};
-  if (o.style != ConvStyle{})
+  if (o.style != ConvStyle{}) {
     options["style"] = {
         {"folded", o.style.folded}, {"same_padding", o.style.same_padding}, {"eps", o.style.eps}};
+    if (o.style.activation != Activation::relu) options["style"]["activation"] = to_string(o.style.activation);
+  }
   file.metadata["stairgrad.options"] = options.dump();
   save(path, file, model_format);
 }
 
 ModelInfo read_model_info(const std::string& path) { return info_of(open(path, model_format), path); }
 
-std::unique_ptr<Model> load_model(const std::string& path) {
+std::unique_ptr<Model> load_model(const std::string& path, NotFinite not_finite) {
   const SafeTensors file = open(path, model_format);
   const ModelInfo info = info_of(file, path);
   std::unique_ptr<Model> model;
@@ -150,12 +143,12 @@ std::unique_ptr<Model> load_model(const std::string& path) {
   } catch (const argument_error& error) {
     throw format_error(path, 0, text("stairgrad.options: ", error.what()));
   }
-  fill(*model, file, path, /*partial=*/false);
+  fill(*model, file, path, /*partial=*/false, not_finite);
   return model;
 }
 
-StateMismatch load_weights(const std::string& path, Module& model, bool partial) {
-  return fill(model, open(path, model_format), path, partial);
+StateMismatch load_weights(const std::string& path, Module& model, bool partial, NotFinite not_finite) {
+  return fill(model, open(path, model_format), path, partial, not_finite);
 }
 
 void save_checkpoint(const std::string& path, const Checkpoint& checkpoint) {
@@ -178,9 +171,8 @@ Checkpoint load_checkpoint(const std::string& path) {
   for (const auto& [name, value] : counters.items()) {
     const bool too_large = value.is_number_unsigned() && value.get<uint64_t>() > uint64_t{INT64_MAX};
     if (!value.is_number_integer() || too_large)
-      throw format_error(path, 0,
-                         text("the counter ", name, " is ", value.dump(),
-                              ", expected a whole number of 64 bits"));
+      throw format_error(
+          path, 0, text("the counter ", name, " is ", value.dump(), ", expected a whole number of 64 bits"));
     checkpoint.counters[name] = value.get<int64_t>();
   }
   for (const auto& [name, array] : file.tensors) {

@@ -19,14 +19,18 @@ struct ModelInfo {
 
 /// Writes the model's state (layout ohwi).
 void save_model(const std::string& path, const Module& model, const ModelInfo& info);
+/// What becomes of a file with weights that are NaN or infinite, as a training that diverged leaves them.
+enum class NotFinite { refuse, accept };
+
 /// What the file says. Throws format_error if it is not a model file of a known version.
 ModelInfo read_model_info(const std::string& path);
 /// Makes the model that the file describes and loads its state. Throws format_error naming everything that
-/// does not fit.
-std::unique_ptr<Model> load_model(const std::string& path);
-/// Loads the state of a model file into a model that exists. Throws format_error naming everything that does
-/// not fit; then nothing has been changed. `partial` loads what fits instead and returns what did not.
-StateMismatch load_weights(const std::string& path, Module& model, bool partial = false);
+/// does not fit, and for weights that are not finite.
+std::unique_ptr<Model> load_model(const std::string& path, NotFinite not_finite = NotFinite::refuse);
+/// Loads the state of a model file into a model that exists. Throws format_error as load_model(); then
+/// nothing has been changed. `partial` loads what fits instead and returns what did not.
+StateMismatch load_weights(const std::string& path, Module& model, bool partial = false,
+                           NotFinite not_finite = NotFinite::refuse);
 
 /// A training run at one moment: everything it needs to go on as if it had never stopped, bit for bit. Random
 /// numbers are functions of the seed and of counters, so they need no state of their own.

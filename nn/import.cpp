@@ -103,9 +103,11 @@ State from_keras(const State& foreign, const State& own) {
   return state;
 }
 
-State read(const std::string& path) {
-  return path.ends_with(".safetensors") ? data::load_safetensors(path, data::Layout::any).tensors
-                                        : data::load_pth(path).tensors;
+State read(const std::string& path, NotFinite not_finite) {
+  const State state = path.ends_with(".safetensors") ? data::load_safetensors(path, data::Layout::any).tensors
+                                                     : data::load_pth(path).tensors;
+  if (not_finite == NotFinite::refuse) data::check_finite(state, path);
+  return state;
 }
 
 State translated(const ImportRecipe& recipe, const std::string& path, const State& foreign,
@@ -159,9 +161,9 @@ const ImportRecipe& import_recipe(const std::string& name) {
 }
 
 Imported import_model(const std::string& recipe_name, const std::string& path, const std::string& name,
-                      const ModelOptions& options) {
+                      const ModelOptions& options, NotFinite not_finite) {
   const ImportRecipe& recipe = import_recipe(recipe_name);
-  const State foreign = read(path);
+  const State foreign = read(path, not_finite);
   Imported result;
   result.info = {name, options, {{"import", recipe.name}, {"normalisation", recipe.normalisation}}};
   result.info.options.style = recipe.style;
@@ -183,8 +185,9 @@ Imported import_model(const std::string& recipe, const std::string& path, const 
   return import_model(recipe, path, name, usual_options(name));
 }
 
-StateMismatch import_weights(const std::string& recipe, const std::string& path, Model& model, bool partial) {
-  return fill(model, translated(import_recipe(recipe), path, read(path), model), path, partial);
+StateMismatch import_weights(const std::string& recipe, const std::string& path, Model& model, bool partial,
+                             NotFinite not_finite) {
+  return fill(model, translated(import_recipe(recipe), path, read(path, not_finite), model), path, partial);
 }
 
 }  // namespace stairgrad::nn

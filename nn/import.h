@@ -37,15 +37,16 @@ struct Imported {
 
 /// Makes the model `name` of the zoo and fills it from a safetensors file or a file of torch.save (.pth, .pt,
 /// .th). The style is the recipe's, whatever `options` say, and the number of classes the file's. Throws
-/// format_error that lists every name that is missing, unexpected or of another shape.
+/// format_error that lists every name that is missing, unexpected or of another shape, and for weights that
+/// are not finite.
 Imported import_model(const std::string& recipe, const std::string& path, const std::string& name,
-                      const ModelOptions& options);
+                      const ModelOptions& options, NotFinite not_finite = NotFinite::refuse);
 /// With usual_options(name).
 Imported import_model(const std::string& recipe, const std::string& path, const std::string& name);
 
 /// Fills a model that exists. All or nothing, as load_weights(): `partial` loads what fits and returns what
 /// did not.
 StateMismatch import_weights(const std::string& recipe, const std::string& path, Model& model,
-                             bool partial = false);
+                             bool partial = false, NotFinite not_finite = NotFinite::refuse);
 
 }  // namespace stairgrad::nn

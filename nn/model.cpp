@@ -33,4 +33,11 @@ Shape Model::input_shape(int64_t batch) const {
   return {batch, image_shape_[0], image_shape_[1], image_shape_[2]};
 }
 
+std::string to_string(Activation activation) { return activation == Activation::relu ? "relu" : "hardtanh"; }
+
+Activation parse_activation(const std::string& name) {
+  check(name == "relu" || name == "hardtanh", "[activation] got \"", name, "\", expected relu or hardtanh");
+  return name == "relu" ? Activation::relu : Activation::hardtanh;
+}
+
 }  // namespace stairgrad::nn

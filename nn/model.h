@@ -45,6 +45,12 @@ class Model : public Layer {
   std::vector<Block> blocks_;
 };
 
+/// What follows the convolutions of networks that are published with ReLU.
+enum class Activation {
+  relu,
+  hardtanh  ///< limits to [-1, 1]: for networks with binary activations, which ReLU would leave no sign
+};
+
 /// How the convolutions of a network are made. Weights that come from elsewhere may ask for another way.
 struct ConvStyle {
   bool folded = false;  ///< batch norms are part of the convolutions, which have biases instead
@@ -52,8 +58,13 @@ struct ConvStyle {
   /// right. For images of 32 n pixels, whose maps are multiples of every stride.
   bool same_padding = false;
   double eps = 1e-5;  ///< of the batch norms
+  Activation activation = Activation::relu;
   bool operator==(const ConvStyle&) const = default;
 };
+
+std::string to_string(Activation activation);
+/// Throws argument_error that lists what is known.
+Activation parse_activation(const std::string& name);
 
 /// What the zoo can make.
 struct ModelOptions {

@@ -212,7 +212,7 @@ Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& l
   if (w < 1 || h < 1) refuse(text("got a picture of ", w, " x ", h, " pixels"));
   if (w > limits.edge || h > limits.edge || int64_t{w} * h > limits.pixels)
     refuse(text("got a picture of ", w, " x ", h, " pixels, the limits are ", limits.edge,
-                " for an edge and ", limits.pixels, " in all"));
+                " for an edge and ", limits.pixels, " in all; make it smaller"));
 
   // Generous for any honest file: 16-bit RGBA as unpacked, unfiltered and converted, or progressive
   // coefficients.

@@ -45,12 +45,6 @@ bool JsonFields::boolean(const char* key) const {
   return value.get<bool>();
 }
 
-float JsonFields::number(const char* key) const {
-  const Json& value = at(key);
-  if (!value.is_number()) fail(key, value, "a number");
-  return value.get<float>();
-}
-
 int64_t JsonFields::integer(const char* key, int64_t low, int64_t high) const {
   return integer(at(key), key, low, high);
 }

@@ -19,7 +19,12 @@ class JsonFields {
   const Json& at(const char* key) const;
   std::string string(const char* key) const;
   bool boolean(const char* key) const;
-  float number(const char* key) const;
+  template <class T = float>
+  T number(const char* key) const {
+    const Json& value = at(key);
+    if (!value.is_number()) fail(key, value, "a number");
+    return value.get<T>();
+  }
   int64_t integer(const char* key, int64_t low, int64_t high) const;
   const Json& object(const char* key) const;
   const Json& list(const char* key) const;

@@ -280,18 +280,26 @@ void check_seal(const SafeTensors& content, const std::string& path, const std::
                            "; the file is damaged: take another copy, or an earlier one");
 }
 
-int64_t count_not_finite(const SafeTensors& content) {
+void check_finite(const std::map<std::string, Array>& tensors, const std::string& path) {
   int64_t count = 0;
-  for (const auto& entry : content.tensors) {
+  std::string first;
+  for (const auto& entry : tensors) {
     const Array& values = entry.second;
     if (!is_floating(values.dtype())) continue;
     dispatch_floating(values.dtype(), [&](auto zero) {
-      const auto* first = values.data<decltype(zero)>();
-      count += std::count_if(first, first + values.size(),
+      const auto* from = values.data<decltype(zero)>();
+      count += std::count_if(from, from + values.size(),
                              [](auto x) { return !std::isfinite(static_cast<double>(x)); });
     });
+    if (count > 0 && first.empty()) first = entry.first;
   }
-  return count;
+  if (count > 0)
+    throw format_error(
+        path, 0,
+        text(count, count == 1 ? " of its values is" : " of its values are",
+             " NaN or infinite, the first in ", first,
+             "; the training that wrote it may have diverged: take an earlier file, or take it as it is "
+             "(--accept-nan)"));
 }
 
 }  // namespace stairgrad::data

@@ -42,7 +42,7 @@ void seal(SafeTensors& content, const std::string& entry = "");
 /// pass.
 void check_seal(const SafeTensors& content, const std::string& path, const std::string& entry = "");
 
-/// Number of NaN and infinite elements.
-int64_t count_not_finite(const SafeTensors& content);
+/// Throws format_error if elements are NaN or infinite; says how many, and which tensor has the first.
+void check_finite(const std::map<std::string, Array>& tensors, const std::string& path);
 
 }  // namespace stairgrad::data

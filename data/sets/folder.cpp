@@ -215,8 +215,10 @@ Dataset folder(const std::string& dir, bool train) {
   dataset.class_names = std::move(files.class_names);
   dataset.labels = std::move(files.labels);
   dataset.image_shape = {0, 0, 3};
-  dataset.image = [paths = std::move(files.paths)](int64_t i) {
-    return read_image(paths.at(static_cast<size_t>(i)));
+  // A picture to train on is decoded in every epoch: one that is far too large would hold all others up.
+  const ImageLimits limits = train ? ImageLimits{.edge = 4096} : ImageLimits{};
+  dataset.image = [paths = std::move(files.paths), limits](int64_t i) {
+    return read_image(paths.at(static_cast<size_t>(i)), limits);
   };
   return dataset;
 }

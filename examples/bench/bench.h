@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "../../data/formats/file.h"
 #include "../../kernels/threads.h"
 #include "../../nn/model.h"
 #include "../common/machine.h"
@@ -36,6 +37,9 @@ struct NetworkOptions {
 
 /// Seconds since the program began.
 double since_start();
+
+/// Decodes a JPEG or PNG file with stb_image alone, and forgets the picture.
+void decode_by_stb(data::ByteView file);
 
 /// Bytes of memory that the process had at most.
 int64_t resident_peak();

@@ -1,4 +1,6 @@
 // bench load: reading and changing pictures, without a network.
+#include <algorithm>
+#include <filesystem>
 #include <iostream>
 
 #include "../common/table.h"
@@ -29,6 +31,20 @@ double loading_rate(data::Loader& loader, double seconds) {
         return int64_t{0};
       },
       seconds);
+}
+
+// The JPEG files below a folder, in memory: the first thousand.
+std::vector<data::Bytes> jpeg_files(const std::string& folder) {
+  std::vector<std::string> paths;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    const std::string ending = entry.path().extension().string();
+    if (ending == ".jpg" || ending == ".jpeg" || ending == ".JPEG") paths.push_back(entry.path().string());
+  }
+  std::ranges::sort(paths);
+  paths.resize(std::min<size_t>(paths.size(), 1000));
+  std::vector<data::Bytes> files;
+  for (const std::string& path : paths) files.push_back(data::read_file(path));
+  return files;
 }
 
 }  // namespace
@@ -62,25 +78,37 @@ int bench_load(int argc, char** argv) {
   how.batch = std::min(how.batch, pictures.size());
   data::Loader loader(pictures, transform, how);
   const double loaded = loading_rate(loader, seconds);
-  int64_t at = 0;
-  const double decoded = pictures_per_second(
-      [&] {
-        pictures.image(at);
-        at = (at + 1) % pictures.size();
-        return int64_t{1};
-      },
-      seconds);
+  const auto in_turn = [&](int64_t count, const auto& read) {
+    int64_t at = 0;
+    return pictures_per_second(
+        [&] {
+          read(at);
+          at = (at + 1) % count;
+          return int64_t{1};
+        },
+        seconds);
+  };
+  const double decoded = in_turn(pictures.size(), [&](int64_t i) { pictures.image(i); });
+  const std::vector<data::Bytes> files =
+      dataset == "folder" ? jpeg_files(common.data) : std::vector<data::Bytes>{};
+  const double by_stb = files.empty() ? 0 : in_turn(std::ssize(files), [&](int64_t i) {
+    decode_by_stb(files[static_cast<size_t>(i)]);
+  });
   if (json) {
     Value all = described(options.values());
     all.set("images_per_second", loaded);
     all.set("decoded_per_second", decoded);
+    if (!files.empty()) all.set("stb_per_second", by_stb);
     std::cout << all.json() << "\n";
     return 0;
   }
   std::cout << dataset << ", batch " << how.batch << ", " << training.dtype << ", " << training.workers
             << " workers: " << count(std::llround(loaded))
             << " pictures/s; reading or decoding alone, in one thread: " << count(std::llround(decoded))
-            << " pictures/s\n";
+            << " pictures/s";
+  if (!files.empty())
+    std::cout << "; stb alone, from memory: " << count(std::llround(by_stb)) << " pictures/s";
+  std::cout << "\n";
   return 0;
 }
 

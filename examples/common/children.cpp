@@ -40,10 +40,11 @@ void Children::start(const std::vector<std::string>& words, const std::string& l
   if (access(words[0].c_str(), X_OK) != 0) refuse();
   const int output = open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0644);
   if (output < 0) refuse();
-  const pid_t process = fork();
+  const pid_t parent = getpid(), process = fork();
   if (process == 0) {
     setpgid(0, 0);                     // Ctrl-C on the terminal is for the parent
-    prctl(PR_SET_PDEATHSIG, SIGTERM);  // the parent may be killed
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // the parent may be killed, even before this
+    if (getppid() != parent) _exit(127);
     dup2(output, 1);
     dup2(output, 2);
     execv(words[0].c_str(), arguments.data());

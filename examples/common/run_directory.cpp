@@ -19,7 +19,7 @@ namespace stairgrad::examples {
 
 namespace fs = std::filesystem;
 
-RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path)) {
+RunDirectory::RunDirectory(std::string path) : path_(std::move(path)) {
   check(!path_.empty(), "--out: got an empty word, expected a folder");
   std::error_code error;
   fs::create_directories(path_, error);
@@ -38,9 +38,13 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
       continue;
     }
     ::close(lock_);
-    throw unavailable_error(
-        text("--out ", path_, ": another run is writing there; wait for it, stop it, or name another folder"));
+    throw unavailable_error(text(
+        "--out ", path_, ": another run is writing there; wait for it, stop it, or name another folder"));
   }
+}
+
+// The object is complete when the lock is taken, so that the destructor gives it back whatever fails here.
+RunDirectory::RunDirectory(std::string path, bool resume) : RunDirectory(std::move(path)) {
   fs::remove(file("result.json"));
   fs::remove(file("report.html"));
   // A run that was killed while it wrote left these; under the lock no other run is writing.

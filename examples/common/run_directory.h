@@ -47,6 +47,8 @@ class RunDirectory {
   void finish() const;
 
  private:
+  /// Makes the folder and locks it.
+  explicit RunDirectory(std::string path);
   void rewrite_metrics() const;
   void remove_all_with(const char* extension) const;
 

@@ -12,6 +12,7 @@ void TaskOptions::add_to(Options& o) {
   o.add("--init-partial", init_partial,
         "load of --init what fits, such as all but the classes, and say what did not; the rest gets initial "
         "values");
+  o.add("--accept-nan", accept_nan, "take weights of --init that are NaN or infinite, too");
   std::vector<std::string> recipes = {""};
   std::string abouts;
   for (const nn::ImportRecipe& recipe : nn::import_recipes()) {
@@ -23,6 +24,9 @@ void TaskOptions::add_to(Options& o) {
         "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that of "
         "--init, or the "
         "data set's own)");
+  o.add("--activation", activation,
+        "in place of the ReLU of the network: hardtanh, for binary activations (default: that of --init)")
+      .one_of({"", "relu", "hardtanh"});
   o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
   o.add("--size", size,
         "cut pictures to squares of so many pixels: the middle to measure, after the shorter side became 8/7 "
@@ -85,6 +89,8 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
   if (norm.empty()) norm = usual_normalisation(options.dataset);
   task.normalisation = data::Normalisation::named(norm);
 
+  if (!options.activation.empty()) style.activation = nn::parse_activation(options.activation);
+
   using data::Split;
   task.train = data::load_dataset(options.dataset, data_folder, options.validate ? Split::fit : Split::train);
   task.test =
@@ -104,10 +110,12 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
       {"dataset", options.dataset}, {"normalisation", norm}, {"classes", join_lines(task.test.class_names)}};
   task.model = nn::make_model(options.model, task.info.options);
   if (options.init.empty() || options.init_partial) nn::initialise(*task.model, seed);
+  const auto not_finite = options.accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse;
   if (!options.import.empty())
-    task.not_loaded = nn::import_weights(options.import, options.init, *task.model, options.init_partial);
+    task.not_loaded =
+        nn::import_weights(options.import, options.init, *task.model, options.init_partial, not_finite);
   else if (!options.init.empty())
-    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial);
+    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial, not_finite);
   return task;
 }
 

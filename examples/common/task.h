@@ -14,14 +14,16 @@ namespace stairgrad::examples {
 /// Which network, which data.
 struct TaskOptions {
   std::string model = "resnet20", dataset = "cifar10";
-  std::string init = {};    ///< model file to start from
+  std::string init = {};      ///< model file to start from
   bool init_partial = false;  ///< of --init take what fits; the rest gets initial values
-  std::string import = {};  ///< recipe that --init is read by; empty: it is a file of ours
-  std::string norm = {};    ///< normalisation; empty: that of the model file, or else the data set's own
-  double width = 1;         ///< multiplies the channels of the network
-  int64_t size = 0;         ///< pictures are cut to squares of so many pixels; 0: they stay as they are
-  int64_t limit = 0;        ///< use so many training and test pictures only; 0: all
-  bool validate = false;    ///< hold out a part of the training pictures and never look at the test set
+  bool accept_nan = false;    ///< of --init take weights that are NaN or infinite too
+  std::string import = {};    ///< recipe that --init is read by; empty: it is a file of ours
+  std::string norm = {};      ///< normalisation; empty: that of the model file, or else the data set's own
+  std::string activation = {};  ///< relu or hardtanh; empty: that of the model file, or else relu
+  double width = 1;           ///< multiplies the channels of the network
+  int64_t size = 0;           ///< pictures are cut to squares of so many pixels; 0: they stay as they are
+  int64_t limit = 0;          ///< use so many training and test pictures only; 0: all
+  bool validate = false;      ///< hold out a part of the training pictures and never look at the test set
 
   void add_to(Options& options);
 };
@@ -42,8 +44,8 @@ struct Task {
 };
 
 /// Loads the data, then makes the network: from options.init with its values, or with initial ones drawn from
-/// `seed`; with options.init_partial both. Throws argument_error when the network does not fit the pictures or
-/// the file is of another network.
+/// `seed`; with options.init_partial both. Throws argument_error when the network does not fit the pictures
+/// or the file is of another network.
 Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed);
 
 }  // namespace stairgrad::examples

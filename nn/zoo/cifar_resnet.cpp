@@ -5,27 +5,17 @@
 namespace stairgrad::nn {
 namespace {
 
-class CifarResNet : public Model {
+class CifarResNet : public ResidualNetwork {
  public:
   CifarResNet(int64_t blocks_per_stage, Shortcut shortcut, const ModelOptions& o)
-      : Model({o.image_size, o.image_size, o.in_channels}),
-        conv1_(*this, "conv1", "bn1", {o.in_channels, scaled(16, o.width)}, o.style) {
-    add_tap("stem", stem_);
-    add_block("stem", [this](const Tensor& x) { return stem_(conv1_.relu(x)).value; });
-    int64_t channels = scaled(16, o.width);
-    for (int stage = 0; stage < 3; ++stage)
-      for (int64_t i = 0; i < blocks_per_stage; ++i) {
-        const int64_t wider = scaled(16, o.width) << stage, stride = stage > 0 && i == 0 ? 2 : 1;
-        add_block(text("layer", stage + 1, '.', i),
-                  std::make_shared<BasicBlock>(channels, wider, stride, shortcut, o.style));
-        channels = wider;
-      }
-    add_head("linear", channels, o.classes);
+      : ResidualNetwork({o.in_channels, scaled(16, o.width)}, /*pool=*/false, o) {
+    const std::array<int64_t, 3> blocks = {blocks_per_stage, blocks_per_stage, blocks_per_stage};
+    const int64_t channels = scaled(16, o.width);
+    const auto block = [&](int64_t in, int64_t out, int64_t stride) {
+      return std::make_shared<BasicBlock>(in, out, stride, shortcut, o.style);
+    };
+    add_head("linear", add_stages(blocks, channels, channels, block), o.classes);
   }
-
- private:
-  ConvNorm conv1_;
-  Tap stem_{Tap::Role::tensor};
 };
 
 }  // namespace

@@ -23,7 +23,8 @@ ConvNorm::ConvNorm(Module& owner, const std::string& conv, const std::string& no
                    const ConvStyle& style)
     : conv_(
           owner.add_module(conv, std::make_shared<Conv2d>(shape.in_channels, shape.out_channels, shape.kernel,
-                                                          options_of(shape, style), style.folded))) {
+                                                          options_of(shape, style), style.folded))),
+      activation_(style.activation) {
   if (!style.folded)
     norm_ = owner.add_module(norm, std::make_shared<BatchNorm2d>(shape.out_channels, style.eps));
 }
@@ -33,7 +34,8 @@ Tensor ConvNorm::operator()(const Tensor& x) const {
   return norm_ ? (*norm_)(y) : y;
 }
 
-Tensor ConvNorm::relu(const Tensor& x) const {
+Tensor ConvNorm::activate(const Tensor& x) const {
+  if (activation_ == Activation::hardtanh) return hardtanh((*this)(x));
   const Tensor y = (*conv_)(x);
   return norm_ ? norm_->relu(y) : stairgrad::relu(y);
 }
@@ -48,7 +50,8 @@ Tensor ConvNorm::add(const Tensor& x, const Tensor& skip) const {
   return norm_ ? norm_->add(y, skip) : y + skip;
 }
 
-Tensor ConvNorm::add_relu(const Tensor& x, const Tensor& skip) const {
+Tensor ConvNorm::add_activate(const Tensor& x, const Tensor& skip) const {
+  if (activation_ == Activation::hardtanh) return hardtanh(add(x, skip));
   const Tensor y = (*conv_)(x);
   return norm_ ? norm_->add_relu(y, skip) : stairgrad::relu(y + skip);
 }

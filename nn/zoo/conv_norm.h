@@ -20,14 +20,16 @@ class ConvNorm {
            const ConvStyle& style);
 
   Tensor operator()(const Tensor& x) const;
-  Tensor relu(const Tensor& x) const;
+  /// Followed by the activation of the style.
+  Tensor activate(const Tensor& x) const;
   Tensor relu6(const Tensor& x) const;
   Tensor add(const Tensor& x, const Tensor& skip) const;
-  Tensor add_relu(const Tensor& x, const Tensor& skip) const;
+  Tensor add_activate(const Tensor& x, const Tensor& skip) const;
 
  private:
   std::shared_ptr<Conv2d> conv_;
   std::shared_ptr<BatchNorm2d> norm_;  // null if folded
+  Activation activation_;
 };
 
 /// `channels` times `width`, at least 1.

@@ -26,7 +26,7 @@ class InvertedResidual : public Layer {
 
   Tensor forward(const Tensor& src) override {
     const Tensor x = residual_ ? input_(src).value : src;
-    const Tensor y = depthwise_.relu(expand_.relu(x));
+    const Tensor y = depthwise_.activate(expand_.activate(x));
     return residual_ ? project_.add(y, x) : project_(y);
   }
 
@@ -46,7 +46,7 @@ class MnasNet : public Model {
     const ConvNorm first(*this, "layers.0", "layers.1", {o.in_channels, channels, 3, 2}, o.style),
         depthwise(*this, "layers.3", "layers.4", {channels, channels, 3, 1, /*groups=*/channels}, o.style),
         pointwise(*this, "layers.6", "layers.7", {channels, channels_of(16), 1}, o.style);
-    add_block("stem", [=](const Tensor& x) { return pointwise(depthwise.relu(first.relu(x))); });
+    add_block("stem", [=](const Tensor& x) { return pointwise(depthwise.activate(first.activate(x))); });
     channels = channels_of(16);
     int64_t index = 8;
     for (const Stage& stage : stages) {
@@ -61,7 +61,7 @@ class MnasNet : public Model {
     }
     const ConvNorm last(*this, "layers.14", "layers.15", {channels, 1280, 1}, o.style);
     add_tap("features", features_);
-    add_block("layers.14", [this, last](const Tensor& x) { return features_(last.relu(x)).value; });
+    add_block("layers.14", [this, last](const Tensor& x) { return features_(last.activate(x)).value; });
     add_head("classifier.1", 1280, o.classes);
   }
 

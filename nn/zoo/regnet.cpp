@@ -31,8 +31,8 @@ class XBlock : public Layer {
   }
 
   Tensor forward(const Tensor& x) override {
-    const Tensor y = b_.relu(a_.relu(x));
-    return output_(c_.add_relu(y, skip_(x))).value;
+    const Tensor y = b_.activate(a_.activate(x));
+    return output_(c_.add_activate(y, skip_(x))).value;
   }
 
  private:
@@ -47,7 +47,7 @@ class RegNet : public Model {
       : Model({o.image_size, o.image_size, o.in_channels}),
         stem_conv_(*this, "stem.0", "stem.1", {o.in_channels, scaled(32, o.width), 3, 2}, o.style) {
     add_tap("stem", stem_);
-    add_block("stem", [this](const Tensor& x) { return stem_(stem_conv_.relu(x)).value; });
+    add_block("stem", [this](const Tensor& x) { return stem_(stem_conv_.activate(x)).value; });
     int64_t channels = scaled(32, o.width);
     for (size_t stage = 0; stage < 4; ++stage) {
       const int64_t wider =

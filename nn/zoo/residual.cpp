@@ -31,8 +31,8 @@ BasicBlock::BasicBlock(int64_t in_channels, int64_t out_channels, int64_t stride
 }
 
 Tensor BasicBlock::forward(const Tensor& x) {
-  const Tensor y = conv1_.relu(x);
-  return output_(conv2_.add_relu(y, skip_(x))).value;
+  const Tensor y = conv1_.activate(x);
+  return output_(conv2_.add_activate(y, skip_(x))).value;
 }
 
 Bottleneck::Bottleneck(int64_t in_channels, int64_t out_channels, int64_t stride, const ConvStyle& style)
@@ -44,8 +44,30 @@ Bottleneck::Bottleneck(int64_t in_channels, int64_t out_channels, int64_t stride
 }
 
 Tensor Bottleneck::forward(const Tensor& x) {
-  const Tensor y = conv2_.relu(conv1_.relu(x));
-  return output_(conv3_.add_relu(y, skip_(x))).value;
+  const Tensor y = conv2_.activate(conv1_.activate(x));
+  return output_(conv3_.add_activate(y, skip_(x))).value;
+}
+
+ResidualNetwork::ResidualNetwork(const ConvShape& conv1, bool pool, const ModelOptions& o)
+    : Model({o.image_size, o.image_size, o.in_channels}), conv1_(*this, "conv1", "bn1", conv1, o.style) {
+  add_tap("stem", stem_);
+  add_block("stem", [this, pool](const Tensor& x) {
+    const Tensor y = conv1_.activate(x);
+    return stem_(pool ? max_pool2d(y, Pool2dOptions::with(3, 2, 1)) : y).value;
+  });
+}
+
+int64_t ResidualNetwork::add_stages(std::span<const int64_t> blocks, int64_t in_channels,
+                                    int64_t out_channels, const MakeBlock& make) {
+  for (size_t stage = 0; stage < blocks.size(); ++stage) {
+    if (stage > 0) out_channels *= 2;
+    for (int64_t i = 0; i < blocks[stage]; ++i) {
+      const int64_t stride = stage > 0 && i == 0 ? 2 : 1;
+      add_block(text("layer", stage + 1, '.', i), make(in_channels, out_channels, stride));
+      in_channels = out_channels;
+    }
+  }
+  return out_channels;
 }
 
 }  // namespace stairgrad::nn

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 
 #include "conv_norm.h"
 
@@ -51,6 +52,25 @@ class Bottleneck : public Layer {
   ConvNorm conv1_, conv2_, conv3_;
   Skip skip_;
   Tap output_{Tap::Role::tensor};
+};
+
+/// A stem of conv1 and bn1, then stages of blocks, each half as long and wide as the one before, with twice
+/// the channels: what the networks for CIFAR and those for ImageNet have in common.
+class ResidualNetwork : public Model {
+ protected:
+  /// `pool`: the stem ends with 3x3 max pooling of stride 2.
+  ResidualNetwork(const ConvShape& conv1, bool pool, const ModelOptions& options);
+
+  using MakeBlock =
+      std::function<std::shared_ptr<Layer>(int64_t in_channels, int64_t out_channels, int64_t stride)>;
+  /// layer1.0, layer1.1, ..., layer2.0, ...: so many blocks in each stage, which read the `in_channels` of
+  /// the stem; those of the first stage have `out_channels`. Returns the channels of the last.
+  int64_t add_stages(std::span<const int64_t> blocks, int64_t in_channels, int64_t out_channels,
+                     const MakeBlock& make);
+
+ private:
+  ConvNorm conv1_;
+  Tap stem_{Tap::Role::tensor};
 };
 
 }  // namespace stairgrad::nn

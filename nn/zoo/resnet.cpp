@@ -1,6 +1,5 @@
 // ResNet-18, -34 and -50 (He et al., CVPR'16, table 1), as in torchvision, with the stem for ImageNet or one
 // for CIFAR.
-#include "../../autograd/ops.h"
 #include "residual.h"
 #include "zoo.h"
 
@@ -15,38 +14,20 @@ struct Plan {
 
 const Plan plans[] = {{18, {2, 2, 2, 2}, false}, {34, {3, 4, 6, 3}, false}, {50, {3, 4, 6, 3}, true}};
 
-class ResNet : public Model {
+class ResNet : public ResidualNetwork {
  public:
   ResNet(const Plan& plan, Stem stem, const ModelOptions& o)
-      : Model({o.image_size, o.image_size, o.in_channels}),
-        conv1_(*this, "conv1", "bn1",
-               stem == Stem::imagenet ? ConvShape{o.in_channels, scaled(64, o.width), 7, 2}
-                                      : ConvShape{o.in_channels, scaled(64, o.width)},
-               o.style) {
-    add_tap("stem", stem_);
-    add_block("stem", [this, stem](const Tensor& x) {
-      const Tensor y = conv1_.relu(x);
-      return stem_(stem == Stem::imagenet ? max_pool2d(y, Pool2dOptions::with(3, 2, 1)) : y).value;
-    });
-    int64_t channels = scaled(64, o.width);
-    for (int stage = 0; stage < 4; ++stage)
-      for (int64_t i = 0; i < plan.blocks[static_cast<size_t>(stage)]; ++i) {
-        const int64_t wider = (scaled(64, o.width) << stage) * (plan.bottleneck ? 4 : 1);
-        const int64_t stride = stage > 0 && i == 0 ? 2 : 1;
-        std::shared_ptr<Layer> block;
-        if (plan.bottleneck)
-          block = std::make_shared<Bottleneck>(channels, wider, stride, o.style);
-        else
-          block = std::make_shared<BasicBlock>(channels, wider, stride, Shortcut::B, o.style);
-        add_block(text("layer", stage + 1, '.', i), block);
-        channels = wider;
-      }
-    add_head("fc", channels, o.classes);
+      : ResidualNetwork(stem == Stem::imagenet ? ConvShape{o.in_channels, scaled(64, o.width), 7, 2}
+                                               : ConvShape{o.in_channels, scaled(64, o.width)},
+                        /*pool=*/stem == Stem::imagenet, o) {
+    const int64_t channels = scaled(64, o.width);
+    const auto block = [&](int64_t in, int64_t out, int64_t stride) -> std::shared_ptr<Layer> {
+      if (plan.bottleneck) return std::make_shared<Bottleneck>(in, out, stride, o.style);
+      return std::make_shared<BasicBlock>(in, out, stride, Shortcut::B, o.style);
+    };
+    add_head("fc", add_stages(plan.blocks, channels, plan.bottleneck ? 4 * channels : channels, block),
+             o.classes);
   }
-
- private:
-  ConvNorm conv1_;
-  Tap stem_{Tap::Role::tensor};
 };
 
 }  // namespace

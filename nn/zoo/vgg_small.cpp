@@ -17,7 +17,7 @@ class VggSmall : public Model {
       const int64_t wider = scaled(int64_t{128} << (i / 2), o.width);
       const ConvNorm conv(*this, text("conv", i), text("bn", i), {channels, wider}, o.style);
       add_block(i == 0 ? "stem" : text("conv", i), [conv, pooled = i % 2 == 1](const Tensor& x) {
-        const Tensor y = conv.relu(x);
+        const Tensor y = conv.activate(x);
         return pooled ? max_pool2d(y, Pool2dOptions::with(2, 2)) : y;
       });
       channels = wider;

@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "../../autograd/ops.h"
+#include "../message.h"
 #include "common.h"
 
 using namespace stairgrad;
@@ -128,13 +129,8 @@ TEST_CASE("arguments: wrong ones throw an error that names the op") {
   for (const auto& c : cases) {
     const std::string name = c.first;
     INFO(name);
-    std::string message;
-    try {
-      c.second();
-    } catch (const argument_error& error) {
-      message = error.what();
-    }
+    const std::string message = message_of<argument_error>(c.second);
     INFO(message);
-    CHECK(message.find(text('[', name)) != std::string::npos);
+    CHECK(contains(message, text('[', name)));
   }
 }

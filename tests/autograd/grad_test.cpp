@@ -5,6 +5,7 @@
 
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
+#include "../message.h"
 #include "common.h"
 
 using namespace stairgrad;
@@ -13,20 +14,6 @@ namespace {
 
 Tensor leaf(double value, const std::string& name = {}) {
   return Tensor::leaf(Array::scalar(value, DType::f64), name);
-}
-
-// The message of the argument_error that `body` throws; empty if it throws none.
-template <class Body>
-std::string error_of(const Body& body) {
-  try {
-    body();
-  } catch (const argument_error& error) {
-    return error.what();
-  }
-  return {};
-}
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -97,7 +84,7 @@ TEST_CASE("grad: create_graph decides what is recorded") {
 
 TEST_CASE("grad: inputs that nothing depends on") {
   const Tensor x = leaf(2), other = Tensor::leaf(Array::full({2, 3}, 1), "other"), y = x * x;
-  const std::string error = error_of([&] { grad({y}, {other}, {.retain_graph = true}); });
+  const std::string error = message_of<argument_error>([&] { grad({y}, {other}, {.retain_graph = true}); });
   CHECK(contains(error, "allow_unused"));
   CHECK(contains(error, "other(2,3)"));
   const Tensors g = grad({y}, {x, other}, {.allow_unused = true});
@@ -108,7 +95,7 @@ TEST_CASE("grad: inputs that nothing depends on") {
 TEST_CASE("grad: a released record says which op and which option") {
   const Tensor x = leaf(2), y = exp(x);
   grad(y, x);
-  const std::string error = error_of([&] { grad(y, x); });
+  const std::string error = message_of<argument_error>([&] { grad(y, x); });
   CHECK(contains(error, "[exp]"));
   CHECK(contains(error, "retain_graph = true"));
 }
@@ -117,7 +104,7 @@ TEST_CASE("grad: a changed value says which op and which tensor") {
   Array value = Array::scalar(2, DType::f64);
   const Tensor x = Tensor::leaf(value, "weight"), y = x * x, z = x + x;
   value.assign(Array::scalar(3, DType::f64));
-  const std::string error = error_of([&] { grad(y, x); });
+  const std::string error = message_of<argument_error>([&] { grad(y, x); });
   CHECK(contains(error, "[mul]"));
   CHECK(contains(error, "weight"));
   CHECK(grad(z, x).item() == 2);  // add reads no values
@@ -125,13 +112,15 @@ TEST_CASE("grad: a changed value says which op and which tensor") {
 
 TEST_CASE("grad: arguments that do not fit") {
   const Tensor x = Tensor::leaf(Array::full({2}, 1)), constant = Array::full({2}, 1), y = x * 2;
-  CHECK(contains(error_of([&] { grad(y, x); }), "expected a scalar"));
-  CHECK(contains(error_of([&] { grad(sum(y), constant); }), "does not require a gradient"));
-  CHECK(contains(error_of([&] { grad({y}, {x}, {.grad_outputs = {Tensor(1, DType::f32)}}); }),
-                 "grad_outputs 0"));
-  CHECK(contains(error_of([&] { grad({y}, {x}, {.grad_outputs = {Array::full({2}, 1, DType::f64)}}); }),
+  CHECK(contains(message_of<argument_error>([&] { grad(y, x); }), "expected a scalar"));
+  CHECK(contains(message_of<argument_error>([&] { grad(sum(y), constant); }), "does not require a gradient"));
+  CHECK(
+      contains(message_of<argument_error>([&] { grad({y}, {x}, {.grad_outputs = {Tensor(1, DType::f32)}}); }),
+               "grad_outputs 0"));
+  CHECK(contains(message_of<argument_error>(
+                     [&] { grad({y}, {x}, {.grad_outputs = {Array::full({2}, 1, DType::f64)}}); }),
                  "grad_outputs 0: got f64"));
-  CHECK(contains(error_of([&] {
+  CHECK(contains(message_of<argument_error>([&] {
                    grad({y}, {x}, {.grad_outputs = {y, y}});
                  }),
                  "2 grad_outputs for 1 outputs"));
@@ -145,10 +134,10 @@ TEST_CASE("grad: types do not mix by accident") {
            [](const Tensors& t) { return maximum(t[0], t[1]); },
            [](const Tensors& t) { return concat(t, 0); },
            [](const Tensors& t) { return greater(t[0], t[1]); }}) {
-    const std::string error = error_of([&] { function({bf, f32}); });
+    const std::string error = message_of<argument_error>([&] { function({bf, f32}); });
     CHECK(contains(error, "["));
     CHECK(contains(error, "types bf16 and f32"));
-    CHECK(!error_of([&] { function({f64, f32}); }).empty());
+    CHECK(!message_of<argument_error>([&] { function({f64, f32}); }).empty());
   }
   CHECK(cast(f64, DType::f32).dtype() == DType::f32);
 }

@@ -98,8 +98,8 @@ TEST_CASE("every file in tests/bad_input is refused by the parser that its folde
         FAIL_CHECK("it was not refused");
       } catch (const format_error& error) {
         CHECK(error.path == parser.name);
-        CHECK(has(error.what(), error.path));
-        CHECK(has(error.what(), error.reason));
+        CHECK(contains(error.what(), error.path));
+        CHECK(contains(error.what(), error.reason));
         CHECK(error.reason.size() > 10);
         CHECK(error.offset <= bytes.size());
       }

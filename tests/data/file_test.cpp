@@ -23,14 +23,15 @@ TEST_CASE("read_file returns the bytes of a regular file and refuses everything 
   CHECK(read_file(folder.file("empty", "")).empty());
   CHECK(read_file(folder.file("n\xff\xfe.bin", "x")) == bytes_of("x"));
 
-  CHECK(has(refusal([&] { read_file(folder / "absent"); }), "cannot be opened"));
-  CHECK(has(refusal([&] { read_file(folder.path()); }), "this is a folder"));
-  CHECK(has(refusal([&] { read_file(folder.file("big", "0123456789"), 9); }), "10 bytes, the limit is 9"));
+  CHECK(contains(refusal([&] { read_file(folder / "absent"); }), "cannot be opened"));
+  CHECK(contains(refusal([&] { read_file(folder.path()); }), "this is a folder"));
+  CHECK(
+      contains(refusal([&] { read_file(folder.file("big", "0123456789"), 9); }), "10 bytes, the limit is 9"));
   REQUIRE(::mkfifo((folder / "pipe").c_str(), 0600) == 0);
-  CHECK(has(refusal([&] { read_file(folder / "pipe"); }), "expected a regular file"));
+  CHECK(contains(refusal([&] { read_file(folder / "pipe"); }), "expected a regular file"));
   if (::geteuid() != 0) {
     ::chmod(folder.file("secret", "x").c_str(), 0);
-    CHECK(has(refusal([&] { read_file(folder / "secret"); }), "cannot be opened"));
+    CHECK(contains(refusal([&] { read_file(folder / "secret"); }), "cannot be opened"));
   }
 }
 
@@ -39,7 +40,7 @@ TEST_CASE("read_file: a file that grows or shrinks while it is read") {
   // overtaken.
   const auto check = [](const std::string& path, const char* message) {
     if (std::filesystem::exists(path))
-      CHECK(has(refusal([&] { read_file(path); }), message));
+      CHECK(contains(refusal([&] { read_file(path); }), message));
     else
       skip("there is no " + path);
   };
@@ -100,14 +101,14 @@ TEST_CASE("kill -9 while a file is written, 200 times: the old or the new file i
 }
 
 TEST_CASE("hint recognises what people save by mistake") {
-  CHECK(has(hint(bytes_of("version https://git-lfs.github.com/spec/v1\n")), "git lfs pull"));
-  CHECK(has(hint(bytes_of("\x1f\x8b\x08")), "unpack it first"));
-  CHECK(has(hint(bytes_of("\n<!DOCTYPE HTML><title>404")), "HTML page"));
-  CHECK(has(hint(bytes_of("<HTML><body>")), "HTML page"));
-  CHECK(has(hint(bytes_of("\x80\x02}q")), "pickle"));
-  CHECK(has(hint(bytes_of("PK\x03\x04")), "zip"));
-  CHECK(has(hint({}), "empty"));
-  CHECK(has(hint(Bytes(257, 0) + bytes_of("ustar  ")), "tar"));
+  CHECK(contains(hint(bytes_of("version https://git-lfs.github.com/spec/v1\n")), "git lfs pull"));
+  CHECK(contains(hint(bytes_of("\x1f\x8b\x08")), "unpack it first"));
+  CHECK(contains(hint(bytes_of("\n<!DOCTYPE HTML><title>404")), "HTML page"));
+  CHECK(contains(hint(bytes_of("<HTML><body>")), "HTML page"));
+  CHECK(contains(hint(bytes_of("\x80\x02}q")), "pickle"));
+  CHECK(contains(hint(bytes_of("PK\x03\x04")), "zip"));
+  CHECK(contains(hint({}), "empty"));
+  CHECK(contains(hint(Bytes(257, 0) + bytes_of("ustar  ")), "tar"));
   CHECK(hint(bytes_of("plain words")) == "");
 }
 
@@ -123,8 +124,8 @@ TEST_CASE("Reader reads both byte orders and never leaves its bytes") {
   reader.seek(0);
   CHECK(reader.u64_le("a") == 0x0807060504030201u);
   CHECK(reader.left() == 1);
-  CHECK(
-      has(refusal([&] { reader.u16_be("the tail"); }), "f (byte 8): the tail needs 2 bytes, but 1 are left"));
-  CHECK(has(refusal([&] { reader.take(~uint64_t{0}, "all"); }), "byte 8"));
-  CHECK(has(refusal([&] { reader.seek(10); }), "behind the end"));
+  CHECK(contains(refusal([&] { reader.u16_be("the tail"); }),
+                 "f (byte 8): the tail needs 2 bytes, but 1 are left"));
+  CHECK(contains(refusal([&] { reader.take(~uint64_t{0}, "all"); }), "byte 8"));
+  CHECK(contains(refusal([&] { reader.seek(10); }), "behind the end"));
 }

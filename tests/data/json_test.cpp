@@ -26,20 +26,20 @@ TEST_CASE("JSON: values arrive as nlohmann's own parser gives them") {
 }
 
 TEST_CASE("JSON: what is refused, and where") {
-  CHECK(has(json_refusal("{\"a\": 1,\n \"a\": 2}"), "line 2:"));
-  CHECK(has(json_refusal("{\"a\": 1,\n \"a\": 2}"), "\"a\" occurs twice"));
-  CHECK(has(json_refusal("{\"a\": {\"b\": 1, \"b\": 1}}"), "occurs twice"));
-  CHECK(has(json_refusal(nested(65)), "deeper than 64"));
+  CHECK(contains(json_refusal("{\"a\": 1,\n \"a\": 2}"), "line 2:"));
+  CHECK(contains(json_refusal("{\"a\": 1,\n \"a\": 2}"), "\"a\" occurs twice"));
+  CHECK(contains(json_refusal("{\"a\": {\"b\": 1, \"b\": 1}}"), "occurs twice"));
+  CHECK(contains(json_refusal(nested(65)), "deeper than 64"));
   CHECK(json_refusal(nested(64)).empty());
-  CHECK(has(json_refusal(std::string(1000000, '[')), "deeper than 64"));
-  CHECK(has(json_refusal("[18446744073709551616]"), "does not fit"));
-  CHECK(has(json_refusal("[\n1e999]"), "line 2:"));
-  CHECK(has(json_refusal("\xef\xbb\xbf{}"), "byte-order mark"));
+  CHECK(contains(json_refusal(std::string(1000000, '[')), "deeper than 64"));
+  CHECK(contains(json_refusal("[18446744073709551616]"), "does not fit"));
+  CHECK(contains(json_refusal("[\n1e999]"), "line 2:"));
+  CHECK(contains(json_refusal("\xef\xbb\xbf{}"), "byte-order mark"));
   for (const char* content :
        {"", " ", "{", "[1,]", "{\"a\":1,}", "[NaN]", "[Infinity]", "[1] x", "// c\n1", "{a:1}", "{'a':1}",
         "[01]", "\"\\ud800\"", "\"\xff\"", "\"\x01\"", "nul", "[1 2]", "{\"a\" 1}"})
-    CHECK(has(json_refusal(content), "line 1:"));
-  CHECK(has(refusal([&] { parse_json(bytes_of("[1, 2]"), "f", 5); }), "limit"));
+    CHECK(contains(json_refusal(content), "line 1:"));
+  CHECK(contains(refusal([&] { parse_json(bytes_of("[1, 2]"), "f", 5); }), "limit"));
 }
 
 TEST_CASE("JSON: truncation at every byte is refused") {

@@ -164,7 +164,7 @@ TEST_CASE("loader: what a worker throws reaches the consumer at the right batch"
   loader.start(0);
   Batch batch;
   for (int i = 0; i < 3; ++i) CHECK(loader.next(batch));
-  CHECK(has(refusal([&] { loader.next(batch); }), "picture 13 (byte 7): damaged"));
+  CHECK(contains(refusal([&] { loader.next(batch); }), "picture 13 (byte 7): damaged"));
   CHECK(loader.next(batch));  // whoever wants to go on without it may
   CHECK(batch.index == 4);
 }

@@ -185,8 +185,9 @@ TEST_CASE(".pth: types of storages") {
   CHECK(read("CharStorage", 2, {0xff, 1}).to_vector() == std::vector<double>{-1, 1});
   CHECK(read("ByteStorage", 1, {0xff}).item() == 255);
   CHECK(read("DoubleStorage", 1, {0, 0, 0, 0, 0, 0, 0xf0, 0x3f}).item() == 1);
-  CHECK(has(refusal([&] { read("LongStorage", 1, little(uint64_t{1} << 31, 8)); }), "does not fit 32 bits"));
-  CHECK(has(refusal([&] { read("BoolStorage", 1, {1}); }), "torch.BoolStorage, which is not allowed"));
+  CHECK(contains(refusal([&] { read("LongStorage", 1, little(uint64_t{1} << 31, 8)); }),
+                 "does not fit 32 bits"));
+  CHECK(contains(refusal([&] { read("BoolStorage", 1, {1}); }), "torch.BoolStorage, which is not allowed"));
 }
 
 TEST_CASE(".pth: nothing is executed") {
@@ -197,42 +198,42 @@ TEST_CASE(".pth: nothing is executed") {
                                          {"torch", "load"},
                                          {"torch._utils", "_rebuild_parameter"},
                                          {"collections", "OrderedDict.__init__"}})
-    CHECK(has(value_refusal(name(module, function) + call), "is not allowed; it was not executed"));
-  CHECK(has(value_refusal(name("collections", "OrderedDict") + call), "not a plain tensor"));
-  CHECK(has(value_refusal(name("torch", "FloatStorage") + call), "not a plain tensor"));
-  CHECK(has(value_refusal(str("os.system") + call), "not a named function"));
-  CHECK(has(value_refusal(name("torch", "FloatStorage")), "save the state_dict instead"));
-  CHECK(has(value_refusal(storage(matrix)), "save the state_dict instead"));
+    CHECK(contains(value_refusal(name(module, function) + call), "is not allowed; it was not executed"));
+  CHECK(contains(value_refusal(name("collections", "OrderedDict") + call), "not a plain tensor"));
+  CHECK(contains(value_refusal(name("torch", "FloatStorage") + call), "not a plain tensor"));
+  CHECK(contains(value_refusal(str("os.system") + call), "not a named function"));
+  CHECK(contains(value_refusal(name("torch", "FloatStorage")), "save the state_dict instead"));
+  CHECK(contains(value_refusal(storage(matrix)), "save the state_dict instead"));
   for (const char* opcode :
        {"i", "o", "\x81", "\x92", "\x93", "\x82", "\x95", "P", "I", "L", "S", "\x94", "0", "2"})
-    CHECK(has(value_refusal(bytes_of("N") + bytes_of(opcode)), "which is not allowed"));
+    CHECK(contains(value_refusal(bytes_of("N") + bytes_of(opcode)), "which is not allowed"));
 }
 
 TEST_CASE(".pth: pickles that break the stack machine") {
-  CHECK(has(value_refusal({}), "ends with 0 values"));
-  CHECK(has(value_refusal(bytes_of("NN")), "ends with 2 values"));
-  CHECK(has(value_refusal(bytes_of("(N")), "ends with"));
-  CHECK(has(value_refusal(bytes_of("t")), "no mark"));
-  CHECK(has(value_refusal(bytes_of("\x85")), "empty stack"));
-  CHECK(has(value_refusal(bytes_of("N(a")), "empty stack"));  // a value below the mark is out of reach
-  CHECK(has(value_refusal(bytes_of("NNa")), "not a list or dict"));
-  CHECK(has(value_refusal(bytes_of("}(Nu")), "key without a value"));
-  CHECK(has(value_refusal(bytes_of("}(NNu")), "neither text nor a whole number"));
-  CHECK(has(value_refusal(bytes_of("h\x05")), "never remembered"));
-  CHECK(has(value_refusal(bytes_of("Nr") + little(0xffffffff, 4)), "remembered values"));
-  CHECK(has(value_refusal(bytes_of("NNb")), "sets attributes"));
-  CHECK(has(value_refusal(bytes_of("X") + little(0xffffffff, 4)), "cut short"));
-  CHECK(has(value_refusal(bytes_of("\x8a\x09") + Bytes(9, 0)), "integer of 9 bytes"));
-  CHECK(has(value_refusal(bytes_of("c" + std::string(300, 'a'))), "more than 256 letters"));
-  CHECK(has(value_refusal(bytes_of("\x80\x05N")), "protocol 5"));
+  CHECK(contains(value_refusal({}), "ends with 0 values"));
+  CHECK(contains(value_refusal(bytes_of("NN")), "ends with 2 values"));
+  CHECK(contains(value_refusal(bytes_of("(N")), "ends with"));
+  CHECK(contains(value_refusal(bytes_of("t")), "no mark"));
+  CHECK(contains(value_refusal(bytes_of("\x85")), "empty stack"));
+  CHECK(contains(value_refusal(bytes_of("N(a")), "empty stack"));  // a value below the mark is out of reach
+  CHECK(contains(value_refusal(bytes_of("NNa")), "not a list or dict"));
+  CHECK(contains(value_refusal(bytes_of("}(Nu")), "key without a value"));
+  CHECK(contains(value_refusal(bytes_of("}(NNu")), "neither text nor a whole number"));
+  CHECK(contains(value_refusal(bytes_of("h\x05")), "never remembered"));
+  CHECK(contains(value_refusal(bytes_of("Nr") + little(0xffffffff, 4)), "remembered values"));
+  CHECK(contains(value_refusal(bytes_of("NNb")), "sets attributes"));
+  CHECK(contains(value_refusal(bytes_of("X") + little(0xffffffff, 4)), "cut short"));
+  CHECK(contains(value_refusal(bytes_of("\x8a\x09") + Bytes(9, 0)), "integer of 9 bytes"));
+  CHECK(contains(value_refusal(bytes_of("c" + std::string(300, 'a'))), "more than 256 letters"));
+  CHECK(contains(value_refusal(bytes_of("\x80\x05N")), "protocol 5"));
   CHECK(parsed(archive(bytes_of("\x8a\x02\xff\xff"))).metadata.at("") == "-1");
   CHECK(parsed(archive(bytes_of("\x8a") + Bytes{0})).metadata.at("") == "0");
 }
 
 TEST_CASE(".pth: bombs and cycles end") {
   // A list that contains itself.
-  CHECK(has(value_refusal(bytes_of("]q") + Bytes{0} + bytes_of("h") + Bytes{0} + bytes_of("a")),
-            "deeper than 64"));
+  CHECK(contains(value_refusal(bytes_of("]q") + Bytes{0} + bytes_of("h") + Bytes{0} + bytes_of("a")),
+                 "deeper than 64"));
   // Ten references to the list before, thirty times over.
   Bytes bomb = bytes_of("N");
   for (uint8_t level = 0; level < 30; ++level) {
@@ -243,9 +244,9 @@ TEST_CASE(".pth: bombs and cycles end") {
   CHECK(!value_refusal(bomb).empty());
   Bytes deep = bytes_of("N");
   for (int i = 0; i < 200000; ++i) deep.push_back(0x85);
-  CHECK(has(value_refusal(deep), "deeper than 64"));
-  CHECK(has(value_refusal(Bytes(3'000'000, 'N')), "more than 2000000 values"));
-  CHECK(has(value_refusal(dict({{std::string(5000, 'k'), bytes_of("N")}})), "more than 4096 letters"));
+  CHECK(contains(value_refusal(deep), "deeper than 64"));
+  CHECK(contains(value_refusal(Bytes(3'000'000, 'N')), "more than 2000000 values"));
+  CHECK(contains(value_refusal(dict({{std::string(5000, 'k'), bytes_of("N")}})), "more than 4096 letters"));
 }
 
 TEST_CASE(".pth: errors give the place in the file") {
@@ -276,11 +277,12 @@ TEST_CASE(".pth: what is stored once and named often is not copied each time") {
     for (int i = 0; i < count; ++i) list.insert(list.end(), recall.begin(), recall.end());
     return list + bytes_of("e");
   };
-  CHECK(has(value_refusal(often(str(std::string(100'000, 'a')), 5000)), "far larger than the file"));
+  CHECK(contains(value_refusal(often(str(std::string(100'000, 'a')), 5000)), "far larger than the file"));
   const Bytes empty = tensor({.sizes = {0}, .strides = {1}});
-  CHECK(has(value_refusal(dict({{std::string(4000, 'k'), often(empty, 5000)}})), "far larger than the file"));
-  CHECK(has(value_refusal(tensor({.sizes = {1}, .strides = {1}, .key = std::string(5000, '0')})),
-            "unknown way"));
+  CHECK(contains(value_refusal(dict({{std::string(4000, 'k'), often(empty, 5000)}})),
+                 "far larger than the file"));
+  CHECK(contains(value_refusal(tensor({.sizes = {1}, .strides = {1}, .key = std::string(5000, '0')})),
+                 "unknown way"));
   const SafeTensors content = parsed(archive(often(str("short"), 5000)));
   CHECK(content.metadata.size() == 5001);
 
@@ -298,50 +300,53 @@ TEST_CASE(".pth: what is stored once and named often is not copied each time") {
 
 TEST_CASE(".pth: tensors that lie about their memory") {
   const auto refused = [](Tensor t) { return value_refusal(tensor(t)); };
-  CHECK(has(refused({.sizes = {7}, .strides = {1}}), "reaches element 6 of a storage of 6"));
-  CHECK(has(refused({.sizes = {2, 3}, .strides = {4, 1}}), "reaches element 6"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .offset = 6}), "reaches element 6"));
-  CHECK(has(refused({.sizes = {2}, .strides = {-1}, .offset = 1}), "a stride is not a whole number"));
-  CHECK(has(refused({.sizes = {-1}, .strides = {1}}), "a size is not"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .offset = -1}), "the offset is not"));
-  CHECK(has(refused({.sizes = {1, 1}, .strides = {1}}), "got 2 sizes and 1 strides"));
-  CHECK(has(refused({.sizes = std::vector<int64_t>(7, 1), .strides = std::vector<int64_t>(7, 1)}),
-            "got 7 sizes"));
-  CHECK(has(refused({.sizes = {2147483647}, .strides = {0}}), "far larger than the file"));
-  CHECK(has(refused({.sizes = {0, 2147483647}, .strides = {1, 1}}), "far larger than the file"));
-  CHECK(has(refused({.sizes = {2147483647, 2147483647, 2147483647}, .strides = {0, 0, 0}}), "overflows"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .stored = 7}), "has 24 bytes, expected 7 elements"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .stored = -1}), "unknown way"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .key = "1"}), "no storage data/1"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .key = "../version"}), "no storage"));
-  CHECK(has(refused({.sizes = {1}, .strides = {1}, .type = "DoubleStorage"}),
-            "expected 6 elements of 8 bytes"));
-  CHECK(has(value_refusal(dict({{"a", tensor(matrix)}, {"a", tensor(matrix)}})), "the name occurs twice"));
+  CHECK(contains(refused({.sizes = {7}, .strides = {1}}), "reaches element 6 of a storage of 6"));
+  CHECK(contains(refused({.sizes = {2, 3}, .strides = {4, 1}}), "reaches element 6"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .offset = 6}), "reaches element 6"));
+  CHECK(contains(refused({.sizes = {2}, .strides = {-1}, .offset = 1}), "a stride is not a whole number"));
+  CHECK(contains(refused({.sizes = {-1}, .strides = {1}}), "a size is not"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .offset = -1}), "the offset is not"));
+  CHECK(contains(refused({.sizes = {1, 1}, .strides = {1}}), "got 2 sizes and 1 strides"));
+  CHECK(contains(refused({.sizes = std::vector<int64_t>(7, 1), .strides = std::vector<int64_t>(7, 1)}),
+                 "got 7 sizes"));
+  CHECK(contains(refused({.sizes = {2147483647}, .strides = {0}}), "far larger than the file"));
+  CHECK(contains(refused({.sizes = {0, 2147483647}, .strides = {1, 1}}), "far larger than the file"));
+  CHECK(
+      contains(refused({.sizes = {2147483647, 2147483647, 2147483647}, .strides = {0, 0, 0}}), "overflows"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .stored = 7}), "has 24 bytes, expected 7 elements"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .stored = -1}), "unknown way"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .key = "1"}), "no storage data/1"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .key = "../version"}), "no storage"));
+  CHECK(contains(refused({.sizes = {1}, .strides = {1}, .type = "DoubleStorage"}),
+                 "expected 6 elements of 8 bytes"));
+  CHECK(
+      contains(value_refusal(dict({{"a", tensor(matrix)}, {"a", tensor(matrix)}})), "the name occurs twice"));
 }
 
 TEST_CASE("zip: entries that are compressed, encrypted, twice there, damaged, or described in two ways") {
   const Bytes value = tensor(matrix), data = six_floats();
   CHECK(pth_refusal(archive(value, data, {.sizes_follow = false})).empty());
-  CHECK(has(pth_refusal(archive(value, data, {.method = 8})), "compressed"));
-  CHECK(has(pth_refusal(archive(value, data, {.flags = 1})), "encrypted"));
+  CHECK(contains(pth_refusal(archive(value, data, {.method = 8})), "compressed"));
+  CHECK(contains(pth_refusal(archive(value, data, {.flags = 1})), "encrypted"));
   CHECK(!pth_refusal(archive(value, data, {.lie = 1})).empty());
-  CHECK(has(pth_refusal(archive(value, data, {.sizes_follow = false, .lie = -1})),
-            "contradicts the directory"));
-  CHECK(has(pth_refusal(archive(value, data, {.lie = 1 << 30})), "cut short"));
+  CHECK(contains(pth_refusal(archive(value, data, {.sizes_follow = false, .lie = -1})),
+                 "contradicts the directory"));
+  CHECK(contains(pth_refusal(archive(value, data, {.lie = 1 << 30})), "cut short"));
   const Bytes p = pickle(value), v = bytes_of("3");
-  CHECK(has(pth_refusal(zip({{"m/data.pkl", p}, {"m/data/0", data}})), "has no version"));
-  CHECK(has(pth_refusal(zip({{"m/data/0", data}, {"m/version", v}})), "no data.pkl"));
-  CHECK(has(pth_refusal(zip({{"a/data.pkl", p}, {"b/data.pkl", p}})), "several files data.pkl"));
-  CHECK(has(pth_refusal(zip({{"m/data.pkl", p}, {"m/version", v}, {"m/version", v}})), "occurs twice"));
-  CHECK(has(pth_refusal(zip(
-                {{"m/data.pkl", p}, {"m/data/0", data}, {"m/version", v}, {"m/byteorder", bytes_of("big")}})),
-            "byte order big"));
-  CHECK(has(pth_refusal(zip({{"m/data.pkl", p + bytes_of("N")}, {"m/data/0", data}, {"m/version", v}})),
-            "bytes follow the end"));
+  CHECK(contains(pth_refusal(zip({{"m/data.pkl", p}, {"m/data/0", data}})), "has no version"));
+  CHECK(contains(pth_refusal(zip({{"m/data/0", data}, {"m/version", v}})), "no data.pkl"));
+  CHECK(contains(pth_refusal(zip({{"a/data.pkl", p}, {"b/data.pkl", p}})), "several files data.pkl"));
+  CHECK(contains(pth_refusal(zip({{"m/data.pkl", p}, {"m/version", v}, {"m/version", v}})), "occurs twice"));
+  CHECK(contains(
+      pth_refusal(
+          zip({{"m/data.pkl", p}, {"m/data/0", data}, {"m/version", v}, {"m/byteorder", bytes_of("big")}})),
+      "byte order big"));
+  CHECK(contains(pth_refusal(zip({{"m/data.pkl", p + bytes_of("N")}, {"m/data/0", data}, {"m/version", v}})),
+                 "bytes follow the end"));
   CHECK(read_zip(zip({}), "f").empty());
-  CHECK(has(pth_refusal(bytes_of("PK\x03\x04")), "no end record"));
-  CHECK(has(pth_refusal(bytes_of("version https://git-lfs")), "git lfs pull"));
-  CHECK(has(pth_refusal({}), "empty"));
+  CHECK(contains(pth_refusal(bytes_of("PK\x03\x04")), "no end record"));
+  CHECK(contains(pth_refusal(bytes_of("version https://git-lfs")), "git lfs pull"));
+  CHECK(contains(pth_refusal({}), "empty"));
 }
 
 TEST_CASE("zip: a flipped bit anywhere gives an error or the same values") {
@@ -361,15 +366,15 @@ TEST_CASE(".pth legacy: headers and storages that do not fit") {
   old.legacy = true;
   const Bytes value = tensor(old);
   CHECK(pth_refusal(legacy(value)).empty());
-  CHECK(has(pth_refusal(legacy(value, six_floats(), 5)), "has 5 elements, expected 6"));
-  CHECK(has(pth_refusal(legacy(value, Bytes(23, 0))), "cut short"));
-  CHECK(has(pth_refusal(legacy(value, Bytes(25, 0))), "1 bytes follow"));
-  CHECK(has(pth_refusal(legacy(value, six_floats(), 6, "\x89")), "little endian"));
-  CHECK(has(pth_refusal(legacy(bytes_of("N"))), "belongs to no tensor"));
+  CHECK(contains(pth_refusal(legacy(value, six_floats(), 5)), "has 5 elements, expected 6"));
+  CHECK(contains(pth_refusal(legacy(value, Bytes(23, 0))), "cut short"));
+  CHECK(contains(pth_refusal(legacy(value, Bytes(25, 0))), "1 bytes follow"));
+  CHECK(contains(pth_refusal(legacy(value, six_floats(), 6, "\x89")), "little endian"));
+  CHECK(contains(pth_refusal(legacy(bytes_of("N"))), "belongs to no tensor"));
   old.key = "1";
-  CHECK(has(pth_refusal(legacy(tensor(old))), "belongs to no tensor"));
-  CHECK(has(pth_refusal(magic + pickle(number(1000))), "protocol of the file"));
-  CHECK(has(pth_refusal(magic + pickle(name("os", "system"))), "not executed"));
+  CHECK(contains(pth_refusal(legacy(tensor(old))), "belongs to no tensor"));
+  CHECK(contains(pth_refusal(magic + pickle(number(1000))), "protocol of the file"));
+  CHECK(contains(pth_refusal(magic + pickle(name("os", "system"))), "not executed"));
 }
 
 TEST_CASE(".pth: truncation at every byte is refused") {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "data/formats/file.h"
+#include "message.h"
 
 namespace stairgrad::data {
 
@@ -50,20 +51,10 @@ inline Bytes operator+(Bytes a, ByteView b) {
   return a;
 }
 
-/// The message of the format_error that `parse` throws, or "" if it throws none. Any other exception passes
-/// through and fails the test.
+/// What a parser says against its input, or "" if it takes it.
 template <class Parse>
 std::string refusal(Parse&& parse) {
-  try {
-    parse();
-  } catch (const format_error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-inline bool has(const std::string& message, const std::string& part) {
-  return message.find(part) != std::string::npos;
+  return message_of<format_error>(parse);
 }
 
 /// Every proper beginning of `whole` must be refused; returns the length of the first that is not, or -1.

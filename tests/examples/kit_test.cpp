@@ -17,6 +17,7 @@
 #include "../../examples/common/run_directory.h"
 #include "../../examples/common/table.h"
 #include "../folder.h"
+#include "../message.h"
 
 namespace fs = std::filesystem;
 using namespace stairgrad;
@@ -34,16 +35,7 @@ std::string content(const std::string& path) {
 /// What parse() says against the words, or "" if it is content.
 std::string complaint(Options& options, std::vector<const char*> words) {
   words.insert(words.begin(), "program");
-  try {
-    options.parse(static_cast<int>(words.size()), words.data());
-    return "";
-  } catch (const argument_error& error) {
-    return error.what();
-  }
-}
-
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
+  return message_of<argument_error>([&] { options.parse(static_cast<int>(words.size()), words.data()); });
 }
 
 }  // namespace
@@ -224,6 +216,12 @@ TEST_CASE("a run directory") {
       CHECK_THROWS_AS(RunDirectory(path, true), unavailable_error);
     }
     CHECK_NOTHROW(RunDirectory(path, true));
+  }
+  SUBCASE("is free again after a run that could not start") {
+    fs::create_directories(path + "/result.json/in the way");
+    CHECK_THROWS_AS(RunDirectory(path, false), fs::filesystem_error);
+    fs::remove_all(path + "/result.json");
+    CHECK_NOTHROW(RunDirectory(path, false));
   }
   SUBCASE("refuses a path that is no folder") {
     std::ofstream(folder / "file") << "x";

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <limits>
 
 #include "../../data/formats/safetensors.h"
 #include "../../kernels/movement.h"
@@ -78,6 +79,12 @@ TEST_CASE("a task takes from a file what fits, lists what does not, and draws th
   for (const auto& [name, array] : task.model->state())
     CHECK(array.to_vector() ==
           (name.starts_with("linear.") ? fresh.model->state() : saved).at(name).to_vector());
+
+  other->state().at("linear.bias").data<float>()[0] = std::numeric_limits<float>::quiet_NaN();
+  nn::save_model(folder / "m", *other, info);
+  CHECK_THROWS_AS(load_task(options, "", 5), format_error);
+  options.accept_nan = true;
+  CHECK_NOTHROW(load_task(options, "", 5));
 
   options.init.clear();
   CHECK_THROWS_AS(load_task(options, "", 5), argument_error);

@@ -16,6 +16,7 @@
 #include "../../nn/layers.h"
 #include "../../nn/resnet.h"
 #include "../folder.h"
+#include "../message.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
@@ -145,14 +146,9 @@ TEST_CASE("a run is not resumed with other settings") {
 TEST_CASE("a loss that is not finite names step and parameter, and no checkpoint of it is written") {
   const Folder folder;
   Run run(folder / "run");
-  std::string message;
-  try {
-    run.go(false, 8, /*poison=*/true);
-  } catch (const numeric_error& error) {
-    message = error.what();
-  }
-  CHECK(message.find("step 9 (epoch 2)") != std::string::npos);
-  CHECK(message.find("layer1.0.bn1.bias is not finite") != std::string::npos);
+  const std::string message = message_of<numeric_error>([&] { run.go(false, 8, /*poison=*/true); });
+  CHECK(contains(message, "step 9 (epoch 2)"));
+  CHECK(contains(message, "layer1.0.bn1.bias is not finite"));
   Run again(folder / "run");
   again.go(true);  // from the end of epoch 1
   CHECK(again.steps == 12);

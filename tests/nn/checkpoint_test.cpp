@@ -8,12 +8,15 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <limits>
 
 #include "../../data/formats/safetensors.h"
 #include "../../nn/average.h"
 #include "../folder.h"
+#include "../message.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
@@ -24,20 +27,6 @@ std::map<std::string, std::vector<double>> values(const State& state) {
   std::map<std::string, std::vector<double>> all;
   for (const auto& [name, array] : state) all[name] = array.to_vector();
   return all;
-}
-
-template <class Body>
-std::string message_of(Body&& body) {
-  try {
-    body();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-bool contains(const std::string& words, const std::string& part) {
-  return words.find(part) != std::string::npos;
 }
 
 }  // namespace
@@ -65,7 +54,7 @@ TEST_CASE("weights of another network are refused with every name, or taken in p
   initialise(*model, 1);
   save_model(folder / "m", *model, {"resnet8", {}, {}});
   const auto before = values(other->state());
-  const std::string message = message_of([&] { load_weights(folder / "m", *other); });
+  const std::string message = message_of<format_error>([&] { load_weights(folder / "m", *other); });
   CHECK(contains(message, folder / "m"));
   CHECK(contains(message, "linear.weight (got (10,64), expected (4,64))"));
   CHECK(contains(message, "linear.bias (got (10), expected (4))"));
@@ -80,14 +69,14 @@ TEST_CASE("files that are no model files are refused") {
   const auto model = make_model("resnet8");
   const auto write = [&](std::map<std::string, std::string> metadata) {
     data::save_safetensors(folder / "m", {model->state(), std::move(metadata)});
-    return message_of([&] { load_model(folder / "m"); });
+    return message_of<format_error>([&] { load_model(folder / "m"); });
   };
   const std::string options = R"({"classes":10,"image_size":32,"in_channels":3,"width":1.0})";
   std::map<std::string, std::string> good = {{"stairgrad.format", "stairgrad.model"},
                                              {"stairgrad.version", "1"},
                                              {"stairgrad.model", "resnet8"},
                                              {"stairgrad.options", options}};
-  CHECK(write(good) == "no error");
+  CHECK(write(good) == "");
   const auto with = [&](const char* key, const char* value) {
     auto metadata = good;
     metadata[key] = value;
@@ -103,8 +92,13 @@ TEST_CASE("files that are no model files are refused") {
         R"({"classes":10,"image_size":32.5,"in_channels":3,"width":1})",
         R"({"classes":10,"image_size":32,"in_channels":3,"width":1,"style":{"folded":true}})"}) {
     CAPTURE(bad);
-    CHECK(with("stairgrad.options", bad) != "no error");
+    CHECK(with("stairgrad.options", bad) != "");
   }
+  CHECK(contains(with("stairgrad.options", R"({"classes":0,"image_size":32,"in_channels":3,"width":1})"),
+                 "stairgrad.options: 'classes': got 0, expected an integer in 1 .. 1000000"));
+  CHECK(contains(with("stairgrad.options",
+                      R"({"classes":10,"image_size":32,"in_channels":3,"width":1,"style":{"folded":1}})"),
+                 "stairgrad.options: style: 'folded': got 1, expected true or false"));
   CHECK_THROWS_AS(save_model(folder / "m", *model, {"resnet8", {}, {{"layout", "oihw"}}}), argument_error);
 }
 
@@ -125,7 +119,7 @@ TEST_CASE("a small file that describes a huge network is refused before memory i
           {"stairgrad.model", name},
           {"stairgrad.options", R"({"classes":1000000,"image_size":32,"in_channels":3,"width":100})"}}});
     const auto before = peak();
-    const std::string message = message_of([&] { load_model(folder / "m"); });
+    const std::string message = message_of<format_error>([&] { load_model(folder / "m"); });
     CHECK_MESSAGE(contains(message, "elements, expected at most so many"), message);
     CHECK(peak() - before < 200);
   }
@@ -156,17 +150,17 @@ TEST_CASE("a bit that changed in the tensors of a file is noticed") {
     data::Bytes bytes = data::read_file(path);
     bytes[bytes.size() - from_end] ^= 1;  // the low bit of an element: any value is possible there
     data::atomic_write(path, bytes);
-    return message_of(read);
+    return message_of<format_error>(read);
   };
   for (const size_t from_end : {4, 4000}) {
     save_checkpoint(path, {{{"model", model->state()}}, {{"step", 1}}, {}});
-    CHECK(message_of(load) == "no error");
+    CHECK(message_of<format_error>(load) == "");
     const std::string message = damaged(from_end, load);
     CHECK_MESSAGE(contains(message, path), message);
     CHECK_MESSAGE(contains(message, "the file is damaged"), message);
 
     save_model(path, *model, {"resnet8", {.width = 0.25}, {}});
-    CHECK(message_of([&] { load_model(path); }) == "no error");
+    CHECK(message_of<format_error>([&] { load_model(path); }) == "");
     CHECK(contains(damaged(from_end, [&] { load_model(path); }), "the file is damaged"));
     CHECK_THROWS_AS(load_weights(path, *model), format_error);
   }
@@ -177,10 +171,31 @@ TEST_CASE("a bit that changed in the tensors of a file is noticed") {
   file.tensors["a/y"] = file.tensors.at("a/x");
   file.tensors.erase("a/x");
   data::save_safetensors(path, file);
-  CHECK(contains(message_of(load), "the file is damaged"));
+  CHECK(contains(message_of<format_error>(load), "the file is damaged"));
   file.metadata.erase("stairgrad.checksum");  // as earlier builds wrote it
   data::save_safetensors(path, file);
-  CHECK(message_of(load) == "no error");
+  CHECK(message_of<format_error>(load) == "");
+}
+
+TEST_CASE("a model file with weights that are not finite is refused, unless they are wanted") {
+  const Folder folder;
+  const std::string path = folder / "m";
+  const auto model = make_model("resnet8", {.width = 0.25});
+  initialise(*model, 1);
+  model->state().at("linear.bias").data<float>()[3] = std::numeric_limits<float>::quiet_NaN();
+  save_model(path, *model, {"resnet8", {.width = 0.25}, {}});
+  const auto other = make_model("resnet8", {.width = 0.25});
+  for (const std::string& message : {message_of<format_error>([&] { load_model(path); }),
+                                     message_of<format_error>([&] { load_weights(path, *other); }),
+                                     message_of<format_error>([&] { load_weights(path, *other, true); })}) {
+    CHECK(contains(message, path));
+    CHECK(contains(message, "1 of its values is NaN or infinite, the first in linear.bias"));
+  }
+  CHECK(other->state().at("conv1.weight").to_vector()[0] == 0);  // nothing was loaded
+  const auto loaded = load_model(path, NotFinite::accept);
+  CHECK(std::isnan(loaded->state().at("linear.bias").to_vector()[3]));
+  CHECK(load_weights(path, *other, false, NotFinite::accept).none());
+  CHECK(read_model_info(path).model == "resnet8");
 }
 
 TEST_CASE("counters that no 64 bits hold are refused") {
@@ -191,11 +206,11 @@ TEST_CASE("counters that no 64 bits hold are refused") {
                                   {{"stairgrad.format", "stairgrad.checkpoint"},
                                    {"stairgrad.version", "1"},
                                    {"stairgrad.counters", text("{\"step\":", step, '}')}}});
-    return message_of([&] { load_checkpoint(path); });
+    return message_of<format_error>([&] { load_checkpoint(path); });
   };
-  CHECK(with("9223372036854775807") == "no error");
+  CHECK(with("9223372036854775807") == "");
   CHECK(load_checkpoint(path).counters.at("step") == INT64_MAX);
-  CHECK(with("-9223372036854775808") == "no error");
+  CHECK(with("-9223372036854775808") == "");
   CHECK(load_checkpoint(path).counters.at("step") == INT64_MIN);
   for (const char* bad : {"9223372036854775808", "18446744073709551615", "1e30", "0.5", "\"1\"", "null"})
     CHECK_MESSAGE(contains(with(bad), "expected a whole number of 64 bits"), bad);
@@ -253,7 +268,7 @@ TEST_CASE("a checkpoint of another run is refused with every difference") {
   const Checkpoint saved{
       {{"model", changed}, {"average", {{"x", Array::zeros({1})}}}}, {}, {{"name", "r"}, {"jitter", "1"}}};
   Checkpoint current{{{"model", model->state()}}, {{"step", 7}}, {{"name", "s"}, {"seed", "1"}}};
-  const std::string message = message_of([&] { restore(saved, current); });
+  const std::string message = message_of<argument_error>([&] { restore(saved, current); });
   for (const char* part : {"missing: conv1.weight", "linear.bias (got f64(10), expected f32(10))",
                            "a part average", "no counter step", "its jitter is 1, that of this run nothing",
                            "its name is r, that of this run s", "its seed is nothing"})

@@ -3,11 +3,14 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include "../../data/formats/safetensors.h"
 #include "../../kernels/movement.h"
 #include "../folder.h"
+#include "../message.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
@@ -31,16 +34,6 @@ State pytorch_state(const Model& model, const std::string& prefix) {
 std::string save(const std::string& path, const State& state) {
   data::save_safetensors(path, {state, {{"layout", "foreign"}}});
   return path;
-}
-
-template <class Body>
-std::string message_of(Body&& body) {
-  try {
-    body();
-  } catch (const format_error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 void check_same(const Array& a, const Array& b) {
@@ -102,6 +95,22 @@ TEST_CASE("a fully connected layer behind a flattened map is put into our order"
   check_same(model->state().at("fc.weight"), kernels::transpose(fc, {0, 2, 3, 1}));
 }
 
+TEST_CASE("weights that are not finite are refused, unless they are wanted") {
+  const Folder folder;
+  const auto model = make_model("resnet8", {.width = 0.25});
+  State state = pytorch_state(*model, "module.");
+  state.at("module.bn1.weight").data<float>()[1] = std::numeric_limits<float>::infinity();
+  const std::string path = save(folder / "w.safetensors", state);
+  const std::string expected =
+      path + " (byte 0): 1 of its values is NaN or infinite, the first in module.bn1.weight";
+  CHECK(contains(message_of<format_error>([&] { import_weights("pytorch", path, *model); }), expected));
+  CHECK(contains(message_of<format_error>([&] { import_model("pytorch", path, "resnet8", {.width = 0.25}); }),
+                 expected));
+  CHECK(import_weights("pytorch", path, *model, false, NotFinite::accept).none());
+  CHECK(std::isinf(model->state().at("bn1.weight").to_vector()[1]));
+  import_model("pytorch", path, "resnet8", {.width = 0.25}, NotFinite::accept);
+}
+
 TEST_CASE("whatever does not fit is listed, and nothing is changed; or the rest is loaded") {
   const Folder folder;
   const auto model = make_model("resnet8", {.width = 0.25});
@@ -112,7 +121,7 @@ TEST_CASE("whatever does not fit is listed, and nothing is changed; or the rest 
   state["module.conv1.weight"] = Array::zeros({4, 1, 3, 3});
   const std::string path = save(folder / "w.safetensors", state);
   const std::vector<double> before = model->state().at("linear.weight").to_vector();
-  CHECK(message_of([&] { import_weights("pytorch", path, *model); }) ==
+  CHECK(message_of<format_error>([&] { import_weights("pytorch", path, *model); }) ==
         path +
             " (byte 0): [load_state] the values do not fit the model: missing: bn1.weight; unexpected: "
             "module.extra.weight; of another shape: conv1.weight (got (4,3,3,1), expected (4,3,3,3))");
@@ -126,7 +135,7 @@ TEST_CASE("whatever does not fit is listed, and nothing is changed; or the rest 
 
   state["conv1.weight"] = Array::zeros({4, 3, 3, 3});  // and so it is there twice
   save(path, state);
-  CHECK(message_of([&] { import_weights("pytorch", path, *model); }) ==
+  CHECK(message_of<format_error>([&] { import_weights("pytorch", path, *model); }) ==
         path + " (byte 0): two of its arrays are conv1.weight");
 }
 
@@ -168,7 +177,7 @@ TEST_CASE("Keras's MobileNetV1 has its own names and axes") {
 
   state["conv_pw_x_bn/gamma:0"] = state["conv_pw_y/kernel:0"] = state["dense/kernel:0"] = Array::zeros({1});
   save(path, state);
-  CHECK(message_of([&] {
+  CHECK(message_of<format_error>([&] {
           import_model("keras", path, "mobilenet_v1", options);
         }).find("unexpected: conv_pw_x_bn/gamma:0 conv_pw_y/kernel:0 dense/kernel:0") != std::string::npos);
 }

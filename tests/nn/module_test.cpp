@@ -9,6 +9,7 @@
 #include "../../nn/layers.h"
 #include "../../nn/model.h"
 #include "../../nn/resnet.h"
+#include "../message.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
@@ -75,13 +76,7 @@ TEST_CASE("load_state lists every mismatch and changes nothing") {
   initialise(conv, 1);
   const Array before = conv.weight.value().clone();
   const State values = {{"weight", Array::zeros({3, 3, 3, 4})}, {"extra", Array::zeros({1})}};
-  std::string message;
-  try {
-    conv.load_state(values);
-  } catch (const argument_error& error) {
-    message = error.what();
-  }
-  CHECK(message ==
+  CHECK(message_of<argument_error>([&] { conv.load_state(values); }) ==
         "[load_state] the values do not fit the model: missing: bias; unexpected: extra; of another shape: "
         "weight "
         "(got (3,3,3,4), expected (3,3,3,2))");

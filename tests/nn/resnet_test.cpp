@@ -8,6 +8,7 @@
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
+#include "../message.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
@@ -50,13 +51,8 @@ TEST_CASE("options reach the network") {
 }
 
 TEST_CASE("an unknown name lists the known ones") {
-  std::string message;
-  try {
-    make_model("resnet9");
-  } catch (const argument_error& error) {
-    message = error.what();
-  }
-  for (const std::string& name : model_names()) CHECK(message.find(' ' + name) != std::string::npos);
+  const std::string message = message_of<argument_error>([] { make_model("resnet9"); });
+  for (const std::string& name : model_names()) CHECK(contains(message, ' ' + name));
 }
 
 TEST_CASE("blocks compose to the network") {

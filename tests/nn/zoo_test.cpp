@@ -5,8 +5,10 @@
 #include <cmath>
 
 #include "../../autograd/recorder.h"
+#include "../../nn/checkpoint.h"
 #include "../../nn/model.h"
 #include "../../quant/cost.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;
@@ -90,4 +92,27 @@ TEST_CASE("options outside their range are refused") {
         ModelOptions{.width = 0}, ModelOptions{.image_size = 48, .style = {.same_padding = true}}})
     CHECK_THROWS_AS(make_model("resnet8", options), argument_error);
   CHECK_THROWS_AS(usual_options("resnet9"), argument_error);
+}
+
+TEST_CASE("hardtanh in place of ReLU: maps within [-1, 1], kept by model files") {
+  const Folder folder;
+  for (const char* name : {"resnet8", "vgg_small", "resnet18_cifar"}) {
+    nn::ModelOptions options = nn::usual_options(name);
+    options.width = 0.25;
+    options.style.activation = nn::Activation::hardtanh;
+    const auto model = nn::make_model(name, options);
+    nn::initialise(*model, 2);
+    model->eval();
+    const Array images = random_normal(model->input_shape(2), Philox(3), 3);
+    const std::vector<double> map = model->forward(images, 0, model->head()).value().to_vector();
+    CHECK(std::ranges::all_of(map, [](double x) { return x >= -1 && x <= 1; }));
+    CHECK(std::ranges::any_of(map, [](double x) { return x < 0; }));
+
+    const std::string path = folder / "hardtanh.safetensors";
+    nn::save_model(path, *model, {.model = name, .options = options, .notes = {}});
+    const auto loaded = nn::load_model(path);
+    loaded->eval();
+    CHECK(loaded->forward(images).value().to_vector() == model->forward(images).value().to_vector());
+  }
+  CHECK_THROWS_AS(nn::parse_activation("tanh"), argument_error);
 }
