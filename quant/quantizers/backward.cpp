@@ -216,7 +216,7 @@ Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges) {
     };
     over_chunks<Nothing>(x.size(), static_cast<int64_t>(ranges.size()),
                          [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
-                           const Range& r = ranges[static_cast<size_t>(group)];
+                           const ValueRange& r = ranges[static_cast<size_t>(group)];
                            run(from + offset, gradients + offset, to + offset, count, r.low, r.high);
                          });
   });
