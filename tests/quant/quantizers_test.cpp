@@ -26,7 +26,7 @@ void set(Quantizer& quantizer, size_t parameter, double value) {
 }  // namespace
 
 TEST_CASE("signed activations with 1 bit are -u, u in every quantizer: integers -1 and 1") {
-  for (const std::string& name : quantizer_names()) {
+  for (const std::string& name : catalogue) {
     CAPTURE(name);
     const auto q = make_quantizer(name, {.bits = 1});
     const Quantized y = (*q)(signed_sample());
