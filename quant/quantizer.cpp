@@ -91,13 +91,14 @@ SettingRule gradient_scale_rule(const std::string& first) {
 
 namespace {
 
-// An op whose gradient is that of its quantizer's surrogate.
+// An op whose gradient is that of its quantizer's surrogate, scaled for the parameters.
 struct SurrogateOp final : QuantizeOp {
   std::shared_ptr<const Quantizer> quantizer;
   int inputs;
+  double scale;
 
-  SurrogateOp(Grids grids, std::shared_ptr<const Quantizer> quantizer, int inputs)
-      : QuantizeOp(std::move(grids)), quantizer(std::move(quantizer)), inputs(inputs) {}
+  SurrogateOp(Grids grids, std::shared_ptr<const Quantizer> quantizer, int inputs, double scale)
+      : QuantizeOp(std::move(grids)), quantizer(std::move(quantizer)), inputs(inputs), scale(scale) {}
   std::string_view name() const override { return "quantize"; }
   Tensors decompose(const Tensors& in) const override {
     Tensors wide = in;
@@ -106,7 +107,12 @@ struct SurrogateOp final : QuantizeOp {
     for (const Tensor& t : wide) at.push_back(t.value());
     return {cast(quantizer->surrogate(wide, at), in[0].dtype())};
   }
-  Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
+  Tensors vjp(const Vjp& v) const override {
+    Tensors gradients = vjp_by_decomposition(*this, v);
+    for (size_t i = 1; i < gradients.size(); ++i)
+      if (gradients[i].defined()) gradients[i] = gradients[i] * scale;
+    return gradients;
+  }
   Saved saved() const override {
     Saved all;
     for (int i = 0; i < inputs; ++i) all.inputs.push_back(i);
@@ -121,7 +127,10 @@ Tensor Quantizer::apply(const Tensors& in) const {
   check(self != nullptr, "[quantizer] a quantizer lives in a std::shared_ptr; make it with std::make_shared");
   Arrays parameters;
   for (size_t i = 1; i < in.size(); ++i) parameters.push_back(in[i].value());
-  return quantize(SurrogateOp(grids(parameters), self, static_cast<int>(in.size())), in);
+  const Grids on = grids(parameters);
+  check(!on.empty(), "[quantizer] ", name(), " has no grid; then it must override apply()");
+  const double scale = gradient_scale(in[0].shape(), on[0].hi - on[0].lo);
+  return quantize(SurrogateOp(on, self, static_cast<int>(in.size()), scale), in);
 }
 
 Arrays QuantizeOp::forward(const Arrays& in) const {

@@ -352,13 +352,18 @@ class Plain final : public Quantizer {
 TEST_CASE("a user's quantizer needs parameters, a grid and a surrogate") {
   register_quantizer("plain",
                      {[](const QuantizerOptions& o, int64_t) { return std::make_shared<Plain>(o); }});
-  const auto quantizer = make_quantizer("plain", {});
+  const auto quantizer = make_quantizer("plain", {.scale_gradients = false});
   const Tensor x = Tensor::leaf(Array::of<float>({0.24f, -0.13f, 5.0f}));
   const Tensor y = (*quantizer)(x).value;
   CHECK(y.value().to_vector() == Array::of<float>({2 * 0.1f, -1 * 0.1f, 7 * 0.1f}).to_vector());
   const Tensors g = grad({sum(y)}, {x, quantizer->parameters()[0].tensor});
   CHECK(g[0].value().to_vector() == std::vector<double>{1, 1, 1});
   CHECK(g[1].item() == doctest::Approx((2 - 2.4) + (-1 + 1.3) + (7 - 50)));
+  // Weights: three on a grid of 15 intervals.
+  const auto scaled = make_quantizer("plain", {.weight = true});
+  const Tensor z = (*scaled)(x).value;
+  CHECK(grad(sum(z), scaled->parameters()[0].tensor).item() ==
+        doctest::Approx(g[1].item() / std::sqrt(3 * 15)));
 }
 
 TEST_CASE("activations in bf16: the codes of their values, and the gradients of f32 rounded") {
