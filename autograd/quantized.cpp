@@ -8,14 +8,13 @@
 #include "../kernels/elementwise.h"
 #include "../kernels/reduce.h"
 #include "../kernels/threads.h"
+#include "ops.h"
 #include "ops/conv2d.h"
+#include "recorder.h"
 
 namespace stairgrad {
 
 namespace {
-
-// Steps of integers() in one step of the grid: 2 on the even symmetric grids, whose levels are half-integer.
-float fineness(const Grid& g) { return g.zero_point == std::nearbyint(g.zero_point) ? 1 : 2; }
 
 // Shaped to broadcast along the outermost axis of an array of `rank`.
 Array along_slices(const std::vector<float>& values, int rank) {
@@ -25,7 +24,7 @@ Array along_slices(const std::vector<float>& values, int rank) {
 }
 
 float largest_integer(const Grid& g) {
-  return fineness(g) * std::max(std::abs(static_cast<float>(g.lo) - g.zero_point),
+  return Quantized::fineness(g) * std::max(std::abs(static_cast<float>(g.lo) - g.zero_point),
                                 std::abs(static_cast<float>(g.hi) - g.zero_point));
 }
 
@@ -52,19 +51,32 @@ Arrays parts_within(const Array& weights, double budget) {
   return parts;
 }
 
+// Values of a tensor in the form `codes`. The gradient of the codes is that of the values by definition.
+struct ValuesOfCodes final : Op {
+  float unit;
+
+  explicit ValuesOfCodes(float unit) : unit(unit) {}
+  std::string_view name() const override { return "values_of_codes"; }
+  Arrays forward(const Arrays& in) const override { return {kernels::affine(in[0], unit, 0)}; }
+  Tensors vjp(const Vjp& v) const override { return {v.grad()}; }
+};
+
 // A convolution whose forward multiplies integers; src and weights lie on the given grids.
 struct ExactConv2d final : Conv2dOp {
   Grids src_grids, weights_grids;
+  bool codes;  // the form of src
 
-  ExactConv2d(const Conv2dOptions& options, Grids src, Grids weights)
-      : Conv2dOp(options), src_grids(std::move(src)), weights_grids(std::move(weights)) {}
+  ExactConv2d(const Conv2dOptions& options, const Quantized& src, const Quantized& weights)
+      : Conv2dOp(options), src_grids(src.grids), weights_grids(weights.grids), codes(src.codes) {}
 
   Arrays forward(const Arrays& in) const override {
-    const Quantized src{in[0], src_grids}, weights{in[1], weights_grids};
+    const Quantized src{in[0], src_grids, codes}, weights{in[1], weights_grids};
     const Array unit = kernels::binary(kernels::Binary::mul, src.unit(), weights.unit());
     const double budget = (0x1p24 - 1) / static_cast<double>(largest_integer(src_grids[0]));
     const Arrays parts = parts_within(weights.integers(), budget);
-    const Array integers = src.integers();
+    if (codes && parts.size() == 1)
+      return {kernels::conv2d(in[0], parts[0], options, for_each_channel(unit, in[1].dim(0)))};
+    const Array integers = cast(src.integers(), DType::f32);
     Array sums = kernels::conv2d(integers, parts[0], options);
     if (parts.size() > 1) {
       sums = cast(sums, DType::f64);
@@ -72,15 +84,36 @@ struct ExactConv2d final : Conv2dOp {
         kernels::accumulate(sums, cast(kernels::conv2d(integers, parts[i], options), DType::f64));
       sums = cast(sums, DType::f32);
     }
-    return {kernels::binary(kernels::Binary::mul, sums, unit)};
+    return {cast(kernels::binary(kernels::Binary::mul, sums, unit), in[0].dtype())};
+  }
+
+  Tensors vjp(const Vjp& v) const override {
+    if (!codes) return Conv2dOp::vjp(v);
+    const Tensor u = v.grad();
+    const Shape &src = v.input_shape(0), &weights = v.input_shape(1);
+    const float unit = Quantized{{}, src_grids}.unit().data<float>()[0];
+    Tensor to_weights;
+    if (v.needs(1) && recording() == Recording::tape)  // to be differentiated again: by way of the values
+      to_weights = conv2d_backward_weights(apply_op(ValuesOfCodes(unit), {v.input(0)}), u, weights, options);
+    else if (v.needs(1))
+      to_weights = conv2d_backward_weights(v.input(0), u, weights, options) * unit;
+    return {v.needs(0) ? conv2d_backward_data(u, v.input(1), src, options) : Tensor(), to_weights};
+  }
+
+ private:
+  static Array for_each_channel(const Array& unit, int64_t channels) {
+    return unit.size() == channels ? unit : Array::full({channels}, unit.data<float>()[0]);
   }
 };
 
 }  // namespace
 
+float Quantized::fineness(const Grid& g) { return g.zero_point == std::nearbyint(g.zero_point) ? 1 : 2; }
+
 Array Quantized::integers() const {
   check(on_grid(), "[quantized] got a tensor without a grid of shape ", value.shape(),
         ", expected the output of a quantizer");
+  if (codes) return value.value();
   std::vector<float> steps;
   for (const Grid& g : grids) steps.push_back(fineness(g) * grid::inverse(g.scale));
   const Array inverse = along_slices(steps, value.rank());
@@ -102,10 +135,11 @@ Tensor conv2d(const Quantized& src, const Quantized& weights, const Conv2dOption
   check(weights.grids.size() == 1 || static_cast<int64_t>(weights.grids.size()) == weights.value.dim(0),
         "[conv2d] weights: got ", weights.grids.size(), " grids for the shape ", weights.value.shape(),
         ", expected one, or one for each output channel");
-  check(src.value.dtype() == DType::f32 && weights.value.dtype() == DType::f32, "[conv2d] got codes as ",
-        name_of(src.value.dtype()), " and ", name_of(weights.value.dtype()), ", expected f32 on both sides");
+  check(src.value.dtype() == (src.codes ? DType::bf16 : DType::f32) && weights.value.dtype() == DType::f32,
+        "[conv2d] got quantized values as ", name_of(src.value.dtype()), " and ",
+        name_of(weights.value.dtype()), ", expected f32 on both sides, or src as codes in bf16");
   kernels::conv2d_shape(src.value.shape(), weights.value.shape(), options);
-  return apply_op(ExactConv2d(options, src.grids, weights.grids), {src.value, weights.value});
+  return apply_op(ExactConv2d(options, src, weights), {src.value, weights.value});
 }
 
 }  // namespace stairgrad

@@ -13,14 +13,14 @@
 #include "../nn/attribution.h"
 #include "../nn/checkpoint.h"
 #include "../quant/cost.h"
-#include "../quant/integer/model_file.h"
-#include "../quant/lower.h"
+#include "../quant/integer/model.h"
 #include "../quant/sites.h"
 #include "common/deployment.h"
 #include "common/labels.h"
 #include "common/machine.h"
 #include "common/pictures.h"
 #include "common/progress.h"
+#include "common/quantization.h"
 #include "common/report.h"
 #include "common/task.h"
 
@@ -144,49 +144,28 @@ class Quickstart {
   void train_quantized() {
     model_ = nn::make_model(s_.task.model, task_.info.options);
     model_->load_state(task_.model->state());
-    const quant::Policy policy =
-        quant::uniform_policy(*model_, {s_.w_bits, s_.a_bits, s_.quantizer, "layer"},
-                              quant::parse_skip(s_.skip), quant::parse_ends(s_.ends));
-    const auto sites = quant::attach_sites(*model_, policy);
-    data::Loader calibration(
-        task_.train, plain_,
-        {.batch = std::min<int64_t>(512, task_.train.size()), .shuffle = true, .seed = s_.common.seed});
-    calibration.start(0);
-    data::Batch batch;
-    calibration.next(batch);
-    quant::calibrate(*model_, batch.images);
+    policy_ = quant::uniform_policy(*model_, {s_.w_bits, s_.a_bits, s_.quantizer, "layer"},
+                                    quant::parse_skip(s_.skip), quant::parse_ends(s_.ends));
+    const auto sites = quant::attach_sites(*model_, policy_);
+    calibrate(*model_, task_, s_.common.seed);
     fake_ = fit(*model_, sites.get());
     run_.result().set("accuracy.fake_quant", fake_.accuracy);
-    policy_ = policy.to_json();
-    data::atomic_write(run_.file("policy.json"), policy_);
+    data::atomic_write(run_.file("policy.json"), policy_.to_json());
   }
 
   void lower_and_compare() {
     model_->eval();
     const Stopwatch watch;
-    const Trace trace = stairgrad::trace([&](const Tensors& in) { return (*model_)(in[0]); },
-                                         {Array::zeros(model_->input_shape())});
-    cost_ = quant::count_cost(trace);
-    integer::Model lowered = quant::lower(trace);
-    lowered.class_names = task_.test.class_names;
-    lowered.policy = policy_;
-    for (const double mean : task_.normalisation.mean) lowered.mean.push_back(static_cast<float>(mean));
-    for (const double std : task_.normalisation.std) lowered.deviation.push_back(static_cast<float>(std));
-    integer::save(lowered, run_.file("integer.safetensors"));
-    lowered_ = integer::load(run_.file("integer.safetensors"));  // what is measured is what was written
+    cost_ = quant::count_cost(stairgrad::trace([&](const Tensors& in) { return (*model_)(in[0]); },
+                                               {Array::zeros(model_->input_shape())}));
+    lowered_ = deploy(*model_, task_, policy_, run_.file("integer.safetensors"));
     run_.seconds("lower", watch.seconds());
 
     const Stopwatch comparing;
     agreement_ = compare(lowered_, *model_, task_.test, plain_);
     run_.seconds("compare", comparing.seconds());
     Value& result = run_.result();
-    result.set("accuracy.integer", agreement_.accuracy());
-    result.set("agreement.images", agreement_.images);
-    result.set("agreement.top1", agreement_.top1);
-    result.set("agreement.codes_total", agreement_.codes);
-    result.set("agreement.codes_mismatched", agreement_.mismatched);
-    result.set("agreement.fake_quant_top1", agreement_.fake_top1);
-    result.set("agreement.fake_quant_codes_differing_percent", agreement_.fake_share());
+    agreement_.record(result);
     result.set("cost.params", task_.model->parameter_count());
     result.set("cost.macs", quant::total_macs(cost_));
     result.set("cost.bops", quant::total_bops(cost_));
@@ -224,14 +203,6 @@ class Quickstart {
     table.row({"latency (batch 1)", fixed(float_speed_.latency_ms, 3) + " ms", "",
                fixed(integer_speed_.latency_ms, 3) + " ms"});
     return table;
-  }
-
-  std::string agreement_text() const {
-    return text("The integer run against the quantized evaluation: ", count(agreement_.mismatched), " of ",
-                count(agreement_.codes), " codes differ, top-1 agrees on ", count(agreement_.top1), " of ",
-                count(agreement_.images),
-                " images. Against plain f32 fake quantization: ", percent(agreement_.fake_share(), 4),
-                " of codes differ, top-1 agrees on ", count(agreement_.fake_top1), ".");
   }
 
   Picture overlay(const Array& image, const Array& maps, int64_t row, const std::string& caption) const {
@@ -276,7 +247,7 @@ class Quickstart {
     const Table table = summary();
     report.section("Result");
     report.table(table);
-    report.paragraph(agreement_text());
+    report.paragraph(agreement_.str());
     report.section("Training");
     const auto curve = [&](const std::string& name, const std::string& field) {
       const RunDirectory::Series series = run_.series("epoch", field);
@@ -293,7 +264,7 @@ class Quickstart {
     show_attribution(report);
     report.save(run_.file("report.html"));
     run_.finish();
-    std::printf("\n%s\n%s\n\nreport: %s\n", table.text().c_str(), agreement_text().c_str(),
+    std::printf("\n%s\n%s\n\nreport: %s\n", table.text().c_str(), agreement_.str().c_str(),
                 run_.file("report.html").c_str());
   }
 
@@ -302,7 +273,7 @@ class Quickstart {
   data::Transform plain_;
   RunDirectory run_;
   std::unique_ptr<nn::Model> model_;  // the quantized one
-  std::string policy_;
+  quant::Policy policy_;
   Evaluated float_, fake_;
   std::vector<quant::LayerCost> cost_;
   integer::Model lowered_;

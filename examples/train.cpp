@@ -60,14 +60,6 @@ struct Settings {
   }
 };
 
-// Evenly spread training pictures: as many as the test set has, at most 5,000.
-data::Dataset some_of(const data::Dataset& dataset, int64_t test_size) {
-  const int64_t count = std::min({dataset.size(), test_size, int64_t{5000}});
-  std::vector<int64_t> indices(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) indices[static_cast<size_t>(i)] = i * dataset.size() / count;
-  return data::subset(dataset, std::move(indices));
-}
-
 void fit(const Settings& s, Task& task, RunDirectory& run) {
   data::Loader loader(task.train, task.training_transform(s.training), loader_options(s.training));
   nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum,

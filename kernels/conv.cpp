@@ -2,6 +2,7 @@
 
 #include "depthwise.h"
 #include "dispatch.h"
+#include "elementwise.h"
 #include "onednn.h"
 #include "reference/conv.h"
 #include "simd/simd.h"
@@ -23,6 +24,11 @@ void report(ConvOp op, const ConvArrays& a, const Conv2dOptions& o, const std::s
                   kernel, reason);
 }
 
+Array scaled(const Array& dst, const Array& scale) {
+  if (!scale.has_value()) return dst;
+  return cast(binary(Binary::mul, cast(dst, DType::f32), scale), dst.dtype());
+}
+
 /// Computes the array that `op` names, of the given shape and type, from the other two. All have been
 /// checked.
 Array compute(ConvOp op, ConvArrays arrays, const Shape& shape, DType type, const Conv2dOptions& options) {
@@ -30,14 +36,14 @@ Array compute(ConvOp op, ConvArrays arrays, const Shape& shape, DType type, cons
   const auto on_reference = [&](const char* reason) {
     report(op, arrays, options, "reference", reason);
     reference::conv2d(op, arrays, options);
-    return result;
+    return scaled(result, arrays.scale);
   };
   if (arrays.src.dtype() == DType::f64) return on_reference("f64 runs on plain loops");
   const bool empty = arrays.src.size() == 0 || arrays.weights.size() == 0 || arrays.dst.size() == 0;
   if (!empty && depthwise::is_suited(arrays, options)) {
     depthwise::conv2d(op, arrays, options);
     report(op, arrays, options, text("depthwise:", simd::name_of(simd::isa())), "one filter a channel");
-    return result;
+    return scaled(result, arrays.scale);
   }
   if (const std::string found = empty ? "" : onednn::conv2d(op, arrays, options); !found.empty()) {
     report(op, arrays, options, "onednn:" + found, "first choice");
@@ -46,9 +52,10 @@ Array compute(ConvOp op, ConvArrays arrays, const Shape& shape, DType type, cons
   if (arrays.src.dtype() == DType::bf16) {
     report(op, arrays, options, "the f32 kernel, rounded at the store", "no bf16 kernel here");
     const auto widened = [&](const Array& a) { return &a == &result ? Array() : cast(a, DType::f32); };
-    return cast(compute(op, {widened(arrays.src), widened(arrays.weights), widened(arrays.dst)}, shape,
-                        DType::f32, options),
-                type);
+    return cast(
+        compute(op, {widened(arrays.src), widened(arrays.weights), widened(arrays.dst), arrays.scale}, shape,
+                DType::f32, options),
+        type);
   }
   return on_reference(empty ? "an array is empty" : "no faster kernel here");
 }
@@ -102,11 +109,14 @@ Shape conv2d_shape(const Shape& src, const Shape& weights, const Conv2dOptions& 
   return dst;
 }
 
-Array conv2d(const Array& src, const Array& weights, const Conv2dOptions& options) {
+Array conv2d(const Array& src, const Array& weights, const Conv2dOptions& options, const Array& scale) {
   const Shape shape = conv2d_shape(src.shape(), weights.shape(), options);
   check_image("conv2d", "src", src);
   check_weights("conv2d", weights, src, "src");
-  return compute(ConvOp::forward, {src, weights, {}}, shape, src.dtype(), options);
+  check(!scale.has_value() || (scale.dtype() == DType::f32 && scale.shape() == Shape{shape[3]}),
+        "[conv2d] scale: got ", scale.has_value() ? text(name_of(scale.dtype()), scale.shape()) : "",
+        ", expected f32", Shape{shape[3]}, ", one factor for each output channel");
+  return compute(ConvOp::forward, {src, weights, {}, scale}, shape, src.dtype(), options);
 }
 
 Array conv2d_backward_data(const Array& diff_dst, const Array& weights, const Shape& src_shape,

@@ -62,6 +62,7 @@ Array decode(const Array& codes, const Grid& grid) {
 
 Array fake_quantize(const Array& x, const Grid& grid) {
   if (x.dtype() == DType::f64) return cast(fake_quantize(cast(x, DType::f32), grid), DType::f64);
+  if (x.dtype() == DType::bf16) return levels(x, grid, grid.scale);
   check_type("fake_quantize", x, DType::f32);
   const float inverse = grid::inverse(grid.scale);
   Array y(x.shape());
@@ -70,6 +71,19 @@ Array fake_quantize(const Array& x, const Grid& grid) {
   const auto loop = simd::table().grid.fake_quantize;
   parallel_for(x.size(), grain, [&](int64_t begin, int64_t end) {
     loop(from + begin, to + begin, end - begin, grid, inverse);
+  });
+  return y;
+}
+
+Array levels(const Array& x, const Grid& grid, float step) {
+  check_type("levels", x, DType::bf16);
+  const float inverse = grid::inverse(grid.scale);
+  Array y(x.shape(), DType::bf16);
+  const bf16* from = x.data<bf16>();
+  bf16* to = y.data<bf16>();
+  const auto loop = simd::table().grid.levels_b16;
+  parallel_for(x.size(), grain, [&](int64_t begin, int64_t end) {
+    loop(from + begin, to + begin, end - begin, grid, inverse, step);
   });
   return y;
 }

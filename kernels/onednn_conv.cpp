@@ -14,12 +14,12 @@ namespace {
 
 /// Everything that a primitive depends on, as plain numbers.
 struct Key {
-  std::array<int64_t, 22> words{};
+  std::array<int64_t, 23> words{};
 
   Key(ConvOp op, const ConvArrays& a, const Conv2dOptions& o) {
     size_t i = 0;
     const auto add = [&](const auto&... values) { ((words[i++] = static_cast<int64_t>(values)), ...); };
-    add(op, a.src.dtype(), a.weights.dtype(), threads(), o.groups);
+    add(op, a.src.dtype(), a.weights.dtype(), threads(), o.groups, a.scale.has_value());
     for (const Array* array : {&a.src, &a.weights})
       for (const int64_t extent : array->shape()) add(extent);
     add(o.stride[0], o.stride[1], o.dilation[0], o.dilation[1]);
@@ -38,7 +38,7 @@ struct KeyHash {
 
 /// A primitive of oneDNN, ready to run.
 struct Prepared {
-  memory::desc src, weights, dst, scratchpad;
+  memory::desc src, weights, dst, scale, scratchpad;
   dnnl::primitive primitive;
   Reorder reorder;             ///< of the weights: ours to the primitive's, or back for their gradient
   std::string implementation;  ///< empty when oneDNN has none
@@ -59,7 +59,14 @@ Prepared prepare(ConvOp op, const ConvArrays& a, const Conv2dOptions& options) {
   Prepared p;
   p.src = images(a.src.shape(), type);
   p.dst = images(a.dst.shape(), type);
-  const auto forward = describe_forward(geometry, attributes(), p.src, any, p.dst);
+  auto with_scale = attributes();
+  if (a.scale.has_value()) {
+    p.scale = {{1, a.scale.size(), 1, 1}, memory::data_type::f32, memory::format_tag::nhwc};
+    dnnl::post_ops after;
+    after.append_binary(dnnl::algorithm::binary_mul, p.scale);
+    with_scale.set_post_ops(after);
+  }
+  const auto forward = describe_forward(geometry, with_scale, p.src, any, p.dst);
   if (op == ConvOp::forward) {
     p.weights = forward.weights_desc();
     p.reorder = Reorder(ours, p.weights);
@@ -174,11 +181,17 @@ std::string conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
     p->reorder.run(weights, buffer.raw());
     weights = buffer.raw();
   }
-  execute(p->primitive,
-          {{op == ConvOp::backward_data ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC, wrap(p->src, arrays.src.raw())},
-           {DNNL_ARG_WEIGHTS, wrap(p->weights, weights)},
-           {op == ConvOp::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, wrap(p->dst, arrays.dst.raw())}},
-          p->scratchpad);
+  const Argument src{op == ConvOp::backward_data ? DNNL_ARG_DIFF_SRC : DNNL_ARG_SRC,
+                     wrap(p->src, arrays.src.raw())},
+      filters{DNNL_ARG_WEIGHTS, wrap(p->weights, weights)},
+      dst{op == ConvOp::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, wrap(p->dst, arrays.dst.raw())};
+  if (arrays.scale.has_value())
+    execute(p->primitive,
+            {src, filters, dst,
+             {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, wrap(p->scale, arrays.scale.raw())}},
+            p->scratchpad);
+  else
+    execute(p->primitive, {src, filters, dst}, p->scratchpad);
   return p->implementation;
 }
 

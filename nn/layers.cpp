@@ -74,10 +74,10 @@ Tensor Linear::forward(const Tensor& x) {
   if (arithmetic == Arithmetic::values) return linear(src.value, weights.value, bias);
   // A fully connected layer is a 1x1 convolution of 1x1 images.
   const auto as_image = [](const Quantized& q) {
-    return Quantized{reshape(q.value, {q.value.dim(0), 1, 1, q.value.dim(1)}), q.grids};
+    return Quantized{reshape(q.value, {q.value.dim(0), 1, 1, q.value.dim(1)}), q.grids, q.codes};
   };
   const Tensor y = reshape(conv2d(as_image(src), as_image(weights)), {x.dim(0), weight.dim(0)});
-  return bias.defined() ? y + bias : y;
+  return bias.defined() ? y + cast(bias, y.dtype()) : y;
 }
 
 BatchNorm2d::BatchNorm2d(int64_t channels, double eps, double momentum)

@@ -6,6 +6,7 @@
 
 #include "../autograd/ops.h"
 #include "../kernels/grid_arrays.h"
+#include "../kernels/nearest.h"
 #include "../kernels/simd/simd.h"
 #include "../kernels/threads.h"
 
@@ -31,20 +32,20 @@ void Quantizer::initialise(const Array& x) {
                              " with NaN or infinity; look for a layer that diverged"));
   const bool negative = *std::min_element(data.begin(), data.end()) < 0;
   state_.assign(cast(Array::of<double>({1, negative ? 1.0 : 0.0}), state_.dtype()));
-  choose(x);
+  choose(x.dtype() == DType::bf16 ? cast(x, DType::f32) : x);
 }
 
 Quantized Quantizer::operator()(const Tensor& x) {
-  const Tensor src = x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
-  check(groups_ == 1 || (src.rank() > 0 && src.dim(0) == groups_), "[quantizer] ", name(), ": got the shape ",
-        src.shape(), ", expected ", groups_, " slices, one for each grid");
+  check(groups_ == 1 || (x.rank() > 0 && x.dim(0) == groups_), "[quantizer] ", name(), ": got the shape ",
+        x.shape(), ", expected ", groups_, " slices, one for each grid");
+  const Tensor src = options_.weight && x.dtype() == DType::bf16 ? cast(x, DType::f32) : x;
   if (initialised())
     observe(src.value());
   else
     initialise(src.value());
   Tensors in = {src};
   for (const Tensor& parameter : own_parameters()) in.push_back(parameter);
-  return {apply(in), to_grid()};
+  return {apply(in), to_grid(), gives_codes_ && src.dtype() == DType::bf16};
 }
 
 Grids Quantizer::to_grid() const {
@@ -92,9 +93,11 @@ struct SurrogateOp final : QuantizeOp {
       : QuantizeOp(std::move(grids)), quantizer(std::move(quantizer)), inputs(inputs) {}
   std::string_view name() const override { return "quantize"; }
   Tensors decompose(const Tensors& in) const override {
+    Tensors wide = in;
+    if (in[0].dtype() == DType::bf16) wide[0] = cast(in[0], DType::f32);
     Arrays at;
-    for (const Tensor& t : in) at.push_back(t.value());
-    return {quantizer->surrogate(in, at)};
+    for (const Tensor& t : wide) at.push_back(t.value());
+    return {cast(quantizer->surrogate(wide, at), in[0].dtype())};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
   Saved saved() const override {
@@ -111,10 +114,13 @@ Tensor Quantizer::apply(const Tensors& in) const {
   check(self != nullptr, "[quantizer] a quantizer lives in a std::shared_ptr; make it with std::make_shared");
   Arrays parameters;
   for (size_t i = 1; i < in.size(); ++i) parameters.push_back(in[i].value());
-  return apply_op(SurrogateOp(grids(parameters), self, static_cast<int>(in.size())), in);
+  return quantize(SurrogateOp(grids(parameters), self, static_cast<int>(in.size())), in);
 }
 
-Arrays QuantizeOp::forward(const Arrays& in) const { return {fake_quantize(in[0], grids)}; }
+Arrays QuantizeOp::forward(const Arrays& in) const {
+  if (codes) return {kernels::levels(in[0], grids[0], Quantized::fineness(grids[0]))};
+  return {fake_quantize(in[0], grids)};
+}
 
 Array fake_quantize(const Array& x, const Grids& grids) {
   const auto slices = static_cast<int64_t>(grids.size());
@@ -139,41 +145,65 @@ Array fake_quantize(const Array& x, const Grids& grids) {
 
 // --- the catalogue: explicit, because static initialisers would vanish from a static library ---
 
-std::shared_ptr<Quantizer> make_dsq(const QuantizerOptions& options, int64_t channels);
-std::shared_ptr<Quantizer> make_lsq(const QuantizerOptions& options, int64_t channels);
-std::shared_ptr<Quantizer> make_ste(const QuantizerOptions& options, int64_t channels);
+QuantizerEntry dsq_entry();
+QuantizerEntry lsq_entry();
+QuantizerEntry ste_entry();
 
 namespace {
 
-std::map<std::string, QuantizerFactory>& catalogue() {
-  static std::map<std::string, QuantizerFactory> entries = {
-      {"dsq", make_dsq},
-      {"lsq", make_lsq},
-      {"ste", make_ste},
+std::map<std::string, QuantizerEntry>& catalogue() {
+  static std::map<std::string, QuantizerEntry> entries = {
+      {"dsq", dsq_entry()},
+      {"lsq", lsq_entry()},
+      {"ste", ste_entry()},
   };
   return entries;
 }
 
-}  // namespace
-
-std::shared_ptr<Quantizer> make_quantizer(const std::string& name, const QuantizerOptions& options,
-                                          int64_t channels) {
+// The quantizer that a spec names, and its settings.
+std::pair<const QuantizerEntry&, QuantizerSettings> parse(const std::string& spec) {
+  const size_t colon = std::min(spec.find(':'), spec.size());
+  const std::string name = spec.substr(0, colon);
   const auto found = catalogue().find(name);
-  if (found != catalogue().end()) return found->second(options, channels);
+  if (found != catalogue().end()) {
+    const std::string given = colon < spec.size() ? spec.substr(colon + 1) : "";
+    return {found->second, QuantizerSettings(name, given, found->second.settings)};
+  }
   std::string known;
   for (const std::string& other : quantizer_names()) known += (known.empty() ? "" : ", ") + other;
-  throw argument_error(text("[quantizer] got the name \"", name, "\", expected one of: ", known));
+  throw argument_error(text("[quantizer] got the name \"", name, "\", did you mean \"",
+                            nearest(name, quantizer_names()), "\"? Expected one of: ", known));
 }
+
+}  // namespace
+
+std::shared_ptr<Quantizer> make_quantizer(const std::string& spec, QuantizerOptions options,
+                                          int64_t channels) {
+  const auto [entry, settings] = parse(spec);
+  options.settings = settings;
+  return entry.make(options, channels);
+}
+
+void check_quantizer(const std::string& spec) { parse(spec); }
 
 std::vector<std::string> quantizer_names() {
   std::vector<std::string> names;
-  for (const auto& [name, factory] : catalogue()) names.push_back(name);
+  for (const auto& [name, entry] : catalogue()) names.push_back(name);
   return names;
 }
 
-void register_quantizer(const std::string& name, QuantizerFactory factory) {
-  check(!name.empty() && factory, "[quantizer] register_quantizer needs a name and a factory");
-  catalogue()[name] = std::move(factory);
+std::string quantizer_help() {
+  std::string help;
+  for (const auto& [name, entry] : catalogue())
+    help += text(name, ": ", entry.about, entry.about.empty() ? "" : "; ", str(entry.settings), '\n');
+  return help;
+}
+
+void register_quantizer(const std::string& name, QuantizerEntry entry) {
+  check(!name.empty() && name.find(':') == std::string::npos && entry.make,
+        "[quantizer] register_quantizer: got the name \"", name, "\"", entry.make ? "" : " and no factory",
+        ", expected a name without a colon and a factory");
+  catalogue()[name] = std::move(entry);
 }
 
 }  // namespace stairgrad::quant

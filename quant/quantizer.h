@@ -9,16 +9,18 @@
 #include "../autograd/op.h"
 #include "../autograd/quantized.h"
 #include "../nn/module.h"
+#include "quantizer_settings.h"
 
 namespace stairgrad::quant {
 
 /// What a site asks of its quantizer.
 struct QuantizerOptions {
-  int bits = 4;                 ///< 1 .. 8
-  bool weight = false;          ///< weights: symmetric; else activations: zero is a level
-  bool per_channel = false;     ///< weights: one grid for each slice of the outermost axis
-  bool learn = true;            ///< false: parameters stay at their initial values
-  bool scale_gradients = true;  ///< see Quantizer::gradient_scale; false in gradient checks
+  int bits = 4;                     ///< 1 .. 8
+  bool weight = false;              ///< weights: symmetric; else activations: zero is a level
+  bool per_channel = false;         ///< weights: one grid for each slice of the outermost axis
+  bool learn = true;                ///< false: parameters stay at their initial values
+  bool scale_gradients = true;      ///< see Quantizer::gradient_scale; false in gradient checks
+  QuantizerSettings settings = {};  ///< filled in by make_quantizer
 };
 
 /// What a quantizer promises; the laws of the tests follow it.
@@ -45,9 +47,11 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   void initialise(const Array& x);
   bool initialised() const;
 
-  /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks); bf16 is converted to f32. Values
-  /// and codes are those of kernels/grid.h on to_grid().
+  /// Quantizes x, of the parameters' type (f32, or f64 for gradient checks) or activations in bf16, to which
+  /// values are rounded then (weights in bf16 become f32). Values and codes are those of kernels/grid.h on to_grid().
   Quantized operator()(const Tensor& x);
+  /// From now on activations in bf16 become codes (Quantized::codes), for convolutions of integers.
+  void give_codes(bool on) { gives_codes_ = on; }
 
   /// The grid that the parameters describe: one, or one for each slice.
   Grids to_grid() const;
@@ -71,6 +75,12 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   virtual void project() {}
 
  protected:
+  /// Applies an op of this quantizer, a QuantizeOp, in the form that is asked for.
+  template <class O>
+  Tensor quantize(O op, const Tensors& in) const {
+    op.codes = gives_codes_ && in[0].dtype() == DType::bf16;
+    return apply_op(std::move(op), in);
+  }
   /// Adds a parameter with one value for each grid; a constant unless it is `learned` and options().learn.
   void declare(const std::string& name, bool learned = true);
   std::vector<double> values(int parameter) const;
@@ -96,6 +106,7 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
 
   QuantizerOptions options_;
   int64_t groups_;
+  bool gives_codes_ = false;
   Array& state_;  // {initialised, signed}
   std::vector<Own> own_;
 };
@@ -103,22 +114,39 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
 /// Base of the quantizers' ops: y = decode(encode(x)) on the grids; the gradient is the subclass's.
 struct QuantizeOp : Op {
   Grids grids;
+  bool codes = false;  ///< y has the form Quantized::codes
 
   explicit QuantizeOp(Grids grids) : grids(std::move(grids)) {}
   Arrays forward(const Arrays& in) const override;
+  bool mixed_types() const override { return true; }
 };
 
-/// decode(encode(x)) with one grid, or one for each slice of the outermost axis. f32 or f64.
+/// decode(encode(x)) with one grid, or one for each slice of the outermost axis. f32, f64 or, with one grid,
+/// bf16.
 Array fake_quantize(const Array& x, const Grids& grids);
 
-/// A quantizer of the catalogue by name ("dsq", "lsq", "ste"), for weights of `channels` output channels or
-/// activations. Throws argument_error for bits outside 1 .. 8 or an unknown name, listing the names.
-std::shared_ptr<Quantizer> make_quantizer(const std::string& name, const QuantizerOptions& options,
-                                          int64_t channels = 1);
-std::vector<std::string> quantizer_names();
-
 using QuantizerFactory = std::function<std::shared_ptr<Quantizer>(const QuantizerOptions&, int64_t channels)>;
+
+/// A quantizer as the catalogue has it.
+struct QuantizerEntry {
+  QuantizerFactory make;                   ///< finds the values of its settings in the options
+  std::vector<SettingRule> settings = {};  ///< what its name may say after a colon
+  std::string about = {};                  ///< one line, for help texts
+};
+
+/// A quantizer of the catalogue for weights of `channels` output channels, or activations. `spec` is its
+/// name, or name and settings: "lsq", "dsq:alpha=0.2,learn_alpha=no". Throws argument_error for bits outside
+/// 1
+/// .. 8, and for an unknown name or setting, with the nearest known one and the list.
+std::shared_ptr<Quantizer> make_quantizer(const std::string& spec, QuantizerOptions options,
+                                          int64_t channels = 1);
+/// Throws the same errors about `spec` without making a quantizer.
+void check_quantizer(const std::string& spec);
+std::vector<std::string> quantizer_names();
+/// A line for each quantizer: what it is, and its settings with what holds if they are not given.
+std::string quantizer_help();
+
 /// Adds a quantizer to the catalogue, or replaces one: how a user's program brings its own.
-void register_quantizer(const std::string& name, QuantizerFactory factory);
+void register_quantizer(const std::string& name, QuantizerEntry entry);
 
 }  // namespace stairgrad::quant

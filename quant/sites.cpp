@@ -34,6 +34,12 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
   return readers;
 }
 
+// Of a layer that multiplies; others have none.
+void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
+  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
+  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
+}
+
 }  // namespace
 
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
@@ -71,6 +77,7 @@ std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
 
 void detach_sites(nn::Model& model) {
   for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
+  for (const nn::NamedModule& m : model.modules()) set_arithmetic_of(*m.module, nn::Arithmetic::values);
   model.detach("sites");
 }
 
@@ -95,21 +102,38 @@ void Sites::project() {
   for (const Site& site : sites_) site.quantizer->project();
 }
 
-SiteRecorder::SiteRecorder(nn::Model& model) : model_(model) {
+void Sites::set_arithmetic(nn::Model& model, nn::Arithmetic arithmetic) {
+  std::map<std::string, std::shared_ptr<Quantizer>> by_name;
+  for (const Site& site : sites_) by_name[site.name] = site.quantizer;
+  for (const nn::NamedModule& m : model.modules()) {
+    const auto weight = by_name.find(m.name + ".weight"), input = by_name.find(m.name + ".input");
+    if (weight == by_name.end() || input == by_name.end()) continue;
+    if (!weight->second->traits().uniform || !input->second->traits().uniform) continue;
+    input->second->give_codes(arithmetic == nn::Arithmetic::integers);
+    set_arithmetic_of(*m.module, arithmetic);
+  }
+}
+
+SiteVisitor::SiteVisitor(nn::Model& model, Visit visit) : model_(model), visit_(std::move(visit)) {
   for (const nn::NamedTap& t : model.taps()) {
-    if (t.tap->role == nn::Tap::Role::weight || !t.tap->hook) continue;
+    if (!t.tap->hook) continue;
     original_[t.name] = t.tap->hook;
     t.tap->hook = [this, name = t.name](const Tensor& x) {
-      Quantized q = original_.at(name)(x);
-      integers[name] = q.integers();
+      const Quantized q = original_.at(name)(x);
+      visit_(name, x, q);
       return q;
     };
   }
 }
 
-SiteRecorder::~SiteRecorder() {
+SiteVisitor::~SiteVisitor() {
   for (const nn::NamedTap& t : model_.taps())
     if (const auto found = original_.find(t.name); found != original_.end()) t.tap->hook = found->second;
 }
+
+SiteRecorder::SiteRecorder(nn::Model& model)
+    : visitor_(model, [this](const std::string& site, const Tensor&, const Quantized& q) {
+        if (q.on_grid()) integers[site] = q.integers();
+      }) {}
 
 }  // namespace stairgrad::quant

@@ -3,6 +3,7 @@
 
 #include <map>
 
+#include "../nn/layers.h"
 #include "../nn/model.h"
 #include "policy.h"
 #include "quantizer.h"
@@ -26,6 +27,11 @@ class Sites : public nn::Module {
   /// After a step of the optimiser: parameters back to where their grids are defined.
   void project();
 
+  /// What the layers of `model`, whose sites these are, multiply from now on. Integers, with exact sums, are for
+  /// layers whose weights and input are both quantized; with bf16 images they are convolved as codes, which
+  /// takes no longer than values.
+  void set_arithmetic(nn::Model& model, nn::Arithmetic arithmetic);
+
  private:
   friend std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
   explicit Sites(const Policy& policy) : policy_(policy) {}
@@ -39,25 +45,35 @@ class Sites : public nn::Module {
 /// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not
 /// fit.
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
-/// Takes them out again.
+/// Takes them out again; layers convolve values.
 void detach_sites(nn::Model& model);
 /// Initialises every quantizer from one batch that runs through the model in evaluation mode.
 void calibrate(nn::Model& model, const Array& images);
 
-/// While it lives, keeps what every activation site of a model gave last: integers q (grid.h), by the name of
-/// the site. Leaves the sites as they were.
+/// While it lives, `visit` sees what every site of a model makes of a tensor. Leaves the sites as they were.
+class SiteVisitor {
+ public:
+  using Visit = std::function<void(const std::string& site, const Tensor& x, const Quantized& q)>;
+  SiteVisitor(nn::Model& model, Visit visit);
+  ~SiteVisitor();
+  SiteVisitor(const SiteVisitor&) = delete;
+  SiteVisitor& operator=(const SiteVisitor&) = delete;
+
+ private:
+  nn::Model& model_;
+  Visit visit_;
+  std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
+};
+
+/// While it lives, keeps what every site of a model gave last: integers q (grid.h), by the name of the site.
 class SiteRecorder {
  public:
   explicit SiteRecorder(nn::Model& model);
-  ~SiteRecorder();
-  SiteRecorder(const SiteRecorder&) = delete;
-  SiteRecorder& operator=(const SiteRecorder&) = delete;
 
   std::map<std::string, Array> integers;
 
  private:
-  nn::Model& model_;
-  std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
+  SiteVisitor visitor_;
 };
 
 }  // namespace stairgrad::quant

@@ -15,6 +15,7 @@
 namespace stairgrad::examples {
 
 int bench_train(int argc, char** argv);
+int bench_qat(int argc, char** argv);
 int bench_infer(int argc, char** argv);
 int bench_load(int argc, char** argv);
 

@@ -86,13 +86,15 @@ int main(int argc, char** argv) {
   return run_program([&] {
     const std::string what = argc > 1 ? argv[1] : "";
     if (what == "train") return bench_train(argc - 1, argv + 1);
+    if (what == "qat") return bench_qat(argc - 1, argv + 1);
     if (what == "infer") return bench_infer(argc - 1, argv + 1);
     if (what == "load") return bench_load(argc - 1, argv + 1);
     stairgrad::check(what == "--help" || what == "-h", "got \"", what,
-                     "\", expected what to measure: bench train, infer or load");
+                     "\", expected what to measure: bench train, qat, infer or load");
     std::printf(
         "Measures this machine. Each has its own --help:\n"
         "  bench train   a step of training\n"
+        "  bench qat     the same with quantizers\n"
         "  bench infer   a network in evaluation\n"
         "  bench load    reading and changing pictures\n");
     return 0;

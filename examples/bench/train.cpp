@@ -1,4 +1,4 @@
-// bench train: a step of training on random pictures.
+// bench train, bench qat: a step of training on random pictures, in floats or with quantizers.
 #include <algorithm>
 #include <iostream>
 #include <map>
@@ -11,6 +11,7 @@
 #include "../../kernels/threads.h"
 #include "../../nn/attribution.h"
 #include "../../nn/model.h"
+#include "../common/quantization.h"
 #include "../common/table.h"
 #include "../common/training.h"
 #include "bench.h"
@@ -20,13 +21,28 @@ namespace {
 
 struct Settings {
   NetworkOptions network;
+  QuantizationOptions quantization;
+  bool quantized = false;
   std::string trace, attribution;
   bool profile = false;
 
-  Value parse(int argc, char** argv) {
+  Value parse_float(int argc, char** argv) {
     Options options("bench train", "Measures a step of training on random pictures.",
                     {"bench train --model resnet20 --batch 128 --dtype bf16 --threads 2 --json",
                      "bench train --model resnet20 --profile --trace step.json"});
+    return parse(options, argc, argv);
+  }
+  Value parse_quantized(int argc, char** argv) {
+    Options options("bench qat", "Measures a step of quantization-aware training on random pictures.",
+                    {"bench qat --model resnet20 --quantizer lsq --wbits 4 --abits 4 --dtype bf16 "
+                     "--integer-forward"});
+    quantized = true;
+    quantization.add_to(options);
+    return parse(options, argc, argv);
+  }
+
+ private:
+  Value parse(Options& options, int argc, char** argv) {
     network.add_to(options);
     options.add("--attribution", attribution,
                 "adds a loss on the Grad-CAM at the end of this block, such as layer2.2: second order");
@@ -45,6 +61,11 @@ class TrainingStep {
         optimiser_(decayed_groups(*model_, 5e-4), 0.9, /*nesterov=*/true),
         images_(s.network.images(*model_)),
         labels_({s.network.batch}, DType::s32) {
+    if (s.quantized) {
+      sites_ = s.quantization.attach(*model_, s.quantization.policy_for(*model_));
+      quant::calibrate(*model_, cast(images_.value(), DType::f32));
+      optimiser_ = nn::SGD(decayed_groups(*model_, 5e-4), 0.9, /*nesterov=*/true);
+    }
     if (!s.attribution.empty()) attend_to(s.attribution);
     for (int64_t i = 0; i < s.network.batch; ++i)
       labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.network.classes);
@@ -87,7 +108,10 @@ class TrainingStep {
     Tensors gradients;
     part("forward", [&] { loss = this->loss(); });
     part("backward", [&] { gradients = grad({loss}, optimiser_.parameters()); });
-    part("optimiser", [&] { optimiser_.step(gradients, 1e-3); });
+    part("optimiser", [&] {
+      optimiser_.step(gradients, 1e-3);
+      if (sites_) sites_->project();
+    });
     part("release", [&] {
       loss = {};
       gradients.clear();
@@ -95,6 +119,7 @@ class TrainingStep {
   }
 
   std::unique_ptr<nn::Model> model_;
+  std::shared_ptr<quant::Sites> sites_;
   nn::SGD optimiser_;
   Tensor images_;
   Array labels_;
@@ -144,11 +169,7 @@ std::string profile_table(const std::vector<Row>& ops, const std::vector<Row>& p
   return table.text();
 }
 
-}  // namespace
-
-int bench_train(int argc, char** argv) {
-  Settings s;
-  const Value setting = s.parse(argc, argv);
+int measure(const Settings& s, const Value& setting) {
   TrainingStep step(s);
   step.run();
   const double first_step = since_start();
@@ -195,6 +216,20 @@ int bench_train(int argc, char** argv) {
   if (s.profile) all.set("profile", std::move(lines));
   std::cout << all.json() << "\n";
   return 0;
+}
+
+}  // namespace
+
+int bench_train(int argc, char** argv) {
+  Settings s;
+  const Value setting = s.parse_float(argc, argv);
+  return measure(s, setting);
+}
+
+int bench_qat(int argc, char** argv) {
+  Settings s;
+  const Value setting = s.parse_quantized(argc, argv);
+  return measure(s, setting);
 }
 
 }  // namespace stairgrad::examples

@@ -4,10 +4,13 @@
 
 #include "../../autograd/recorder.h"
 #include "../../kernels/reduce.h"
+#include "../../quant/integer/model_file.h"
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
+#include "../../quant/lower.h"
 #include "../../quant/sites.h"
 #include "progress.h"
+#include "table.h"
 
 namespace stairgrad::examples {
 namespace {
@@ -63,6 +66,37 @@ Speed measure(const Shape& image, const std::function<std::function<void()>(cons
 
 double Agreement::accuracy() const { return percent_of(correct, images); }
 double Agreement::fake_share() const { return percent_of(fake_mismatched, fake_codes); }
+
+void Agreement::record(Value& result) const {
+  result.set("accuracy.integer", accuracy());
+  result.set("agreement.images", images);
+  result.set("agreement.top1", top1);
+  result.set("agreement.codes_total", codes);
+  result.set("agreement.codes_mismatched", mismatched);
+  result.set("agreement.fake_quant_top1", fake_top1);
+  result.set("agreement.fake_quant_codes_differing_percent", fake_share());
+}
+
+std::string Agreement::str() const {
+  return text("The integer run against the quantized evaluation: ", count(mismatched), " of ", count(codes),
+              " codes differ, top-1 agrees on ", count(top1), " of ", count(images),
+              " images. Against plain f32 fake quantization: ", percent(fake_share(), 4),
+              " of codes differ, top-1 agrees on ", count(fake_top1), ".");
+}
+
+integer::Model deploy(nn::Model& model, const Task& task, const quant::Policy& policy,
+                      const std::string& path) {
+  model.eval();
+  const Trace trace = stairgrad::trace([&](const Tensors& in) { return model(in[0]); },
+                                       {Array::zeros(model.input_shape())});
+  integer::Model lowered = quant::lower(trace);
+  lowered.class_names = task.test.class_names;
+  lowered.policy = policy.to_json();
+  for (const double mean : task.normalisation.mean) lowered.mean.push_back(static_cast<float>(mean));
+  for (const double std : task.normalisation.std) lowered.deviation.push_back(static_cast<float>(std));
+  integer::save(lowered, path);
+  return integer::load(path);
+}
 
 Agreement compare(const integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
                   const data::Transform& transform) {

@@ -6,6 +6,8 @@
 #include "../../data/loader.h"
 #include "../../nn/model.h"
 #include "../../quant/integer/model.h"
+#include "../../quant/policy.h"
+#include "task.h"
 
 namespace stairgrad::examples {
 
@@ -21,7 +23,16 @@ struct Agreement {
 
   double accuracy() const;    ///< percent
   double fake_share() const;  ///< percent of differing codes
+  /// The figures as result.json has them.
+  void record(Value& result) const;
+  /// The same as two sentences.
+  std::string str() const;
 };
+
+/// Lowers `model`, in evaluation mode and with its sites, to integers, writes `path` and reads it back: what is
+/// measured is what was written. Throws argument_error naming op and layer when there is no integer form.
+quant::integer::Model deploy(nn::Model& model, const Task& task, const quant::Policy& policy,
+                             const std::string& path);
 
 /// Runs `dataset` three times: `lowered` on the integer runtime; `lowered` on exact float convolutions (the
 /// quantized evaluation); and `model`, whose sites `lowered` was made from, in plain floats.

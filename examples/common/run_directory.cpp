@@ -68,10 +68,14 @@ bool RunDirectory::has(const std::string& name) const { return fs::exists(file(n
 void RunDirectory::metrics(const Fields& fields) {
   Value line = Value::Group{};
   for (const auto& [name, value] : fields) line.set(name, value);
+  metrics(line);
+}
+
+void RunDirectory::metrics(const Value& line) {
   std::ofstream out(file("metrics.jsonl"), std::ios::app);
   out << line.json() + "\n" << std::flush;
   if (!out) throw unavailable_error(text(file("metrics.jsonl"), ": writing failed; is the disk full?"));
-  lines_.push_back(std::move(line));
+  lines_.push_back(line);
 }
 
 void RunDirectory::forget_metrics_after(const std::string& key, int64_t last) {

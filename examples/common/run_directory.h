@@ -27,6 +27,7 @@ class RunDirectory {
   bool has(const std::string& name) const;
 
   /// Appends a line to metrics.jsonl.
+  void metrics(const Value& line);
   void metrics(const Fields& fields);
   /// After a resume: forgets the lines whose field `key` is above `last`, which the checkpoint does not know.
   void forget_metrics_after(const std::string& key, int64_t last);

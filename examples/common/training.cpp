@@ -91,6 +91,13 @@ std::vector<nn::ParameterGroup> decayed_groups(const nn::Module& model, double w
   return groups;
 }
 
+data::Dataset some_of(const data::Dataset& dataset, int64_t count) {
+  const int64_t taken = std::min({dataset.size(), count, int64_t{5000}});
+  std::vector<int64_t> indices(static_cast<size_t>(taken));
+  for (int64_t i = 0; i < taken; ++i) indices[static_cast<size_t>(i)] = i * dataset.size() / taken;
+  return data::subset(dataset, std::move(indices));
+}
+
 namespace {
 
 // Sum of -log softmax(logits)[label] over the batch, in double.
@@ -153,6 +160,14 @@ Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::T
   return evaluate([&](const Array& images) { return model(images).value(); }, dataset, transform, dtype);
 }
 
+Tensor cross_entropy_of(const Tensor& logits, const data::Batch& batch, double label_smoothing) {
+  const Tensor y = cast(logits, DType::f32);
+  if (!batch.soft_labels.has_value()) return cross_entropy(y, batch.labels, label_smoothing);
+  const Tensor targets = Tensor(batch.soft_labels) * (1 - label_smoothing) +
+                         label_smoothing / static_cast<double>(y.dim(1));
+  return soft_cross_entropy(y, targets);
+}
+
 namespace {
 
 // One run of train(): where it is, and how it moves on.
@@ -212,7 +227,9 @@ class Loop {
 
   double step(const data::Batch& batch) {
     const int64_t number = epoch_ * job_.loader.batches() + batch_;
-    const Tensor loss = job_.loss ? job_.loss(batch.images, batch) : cross_entropy_of(batch);
+    const Tensor loss = job_.loss ? job_.loss(batch.images, batch)
+                                  : cross_entropy_of(job_.model(Tensor(batch.images)), batch,
+                                                     job_.options.label_smoothing);
     const double value = loss.item();
     if (!std::isfinite(value)) fail(number, value);
     const Tensors gradients = grad({loss}, job_.optimiser.parameters());
@@ -220,15 +237,6 @@ class Loop {
     if (job_.after_step) job_.after_step();
     if (average_) average_->update();
     return value;
-  }
-
-  Tensor cross_entropy_of(const data::Batch& batch) const {
-    const Tensor logits = cast(job_.model(Tensor(batch.images)), DType::f32);
-    const double smoothing = job_.options.label_smoothing;
-    if (!batch.soft_labels.has_value()) return cross_entropy(logits, batch.labels, smoothing);
-    const Tensor targets =
-        Tensor(batch.soft_labels) * (1 - smoothing) + smoothing / static_cast<double>(logits.dim(1));
-    return soft_cross_entropy(logits, targets);
   }
 
   double learning_rate(int64_t step) const {
@@ -283,6 +291,7 @@ class Loop {
     now.parts = {
         {"model", job_.model.state()}, {"optimiser", job_.optimiser.state()}, {"epoch", {{"sums", sums_}}}};
     if (average_) now.parts["average"] = average_->state();
+    now.parts.insert(job_.parts.begin(), job_.parts.end());
     now.counters = {{"epoch", epoch_}, {"batch", batch_}};
     now.notes = job_.notes;
     return now;

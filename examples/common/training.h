@@ -47,6 +47,9 @@ data::LoaderOptions loader_options(const TrainingOptions& options);
 /// Parameters in two groups: convolution and linear weights, which decay, and the others, which do not.
 std::vector<nn::ParameterGroup> decayed_groups(const nn::Module& model, double weight_decay);
 
+/// Evenly spread pictures of a data set: `count`, but at most 5,000 and no more than it has.
+data::Dataset some_of(const data::Dataset& dataset, int64_t count);
+
 /// How good a network is.
 struct Evaluated {
   double accuracy = 0;  ///< percent, top 1
@@ -66,6 +69,10 @@ Evaluated evaluate(const std::function<Array(const Array& images)>& logits, cons
 Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
                    DType dtype = DType::f32);
 
+/// Cross-entropy of logits (n, classes) with the labels of a batch, smoothed, or with its soft labels if pictures
+/// were mixed.
+Tensor cross_entropy_of(const Tensor& logits, const data::Batch& batch, double label_smoothing);
+
 /// A training, complete but for what train() does.
 struct TrainingJob {
   std::string phase = "training";  ///< what the progress bar and metrics.jsonl call it
@@ -78,6 +85,9 @@ struct TrainingJob {
   std::string checkpoint = "last.ckpt";
   std::map<std::string, std::string> notes =
       {};  ///< what else a resumed run must share, such as the data set
+
+  /// What a checkpoint keeps beside model, optimiser and average: arrays that share memory with what they are of.
+  std::map<std::string, nn::State> parts = {};
 
   /// The loss of a batch; by default the cross-entropy of the model's logits.
   std::function<Tensor(const Tensor& images, const data::Batch& batch)> loss = {};

@@ -21,6 +21,7 @@ struct ConvArrays {
   Array src;      ///< (n, h, w, ic)
   Array weights;  ///< (oc, kh, kw, ic / groups)
   Array dst;      ///< (n, oh, ow, oc)
+  Array scale = {};  ///< f32 (oc), factors of C's result; or none
 };
 
 namespace reference {

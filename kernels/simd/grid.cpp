@@ -3,6 +3,7 @@
 #include "../grid.h"
 
 #include "simd.h"
+#include "vector.h"
 
 namespace stairgrad::simd::STAIRGRAD_ISA {
 namespace {
@@ -31,6 +32,21 @@ void fake_quantize(const float* x, float* y, int64_t n, const Grid& g, float inv
   }
 }
 
+// The arithmetic of grid::encode() and decode() lane by lane.
+void levels(const bf16* x, bf16* y, int64_t n, const Grid& g, float inverse_scale, float step) {
+  const F32 inverse = splat<F32>(inverse_scale), zero = splat<F32>(g.zero_point), unit = splat<F32>(step);
+  const F32 low = splat<F32>(static_cast<float>(g.lo)), high = splat<F32>(static_cast<float>(g.hi));
+  const F32 shift = splat<F32>(0x1.8p23f);
+  map(
+      y, n,
+      [=](F32 v) {
+        const F32 t = v * inverse + zero;
+        const F32 clamped = t > low ? (t < high ? t : high) : low;
+        return ((clamped + shift) - shift - zero) * unit;
+      },
+      x);
+}
+
 void affine(const int32_t* acc, const float* b, const float* m, float* y, int64_t rows, int64_t width) {
   for (int64_t r = 0; r < rows; ++r, acc += width, y += width)
     for (int64_t c = 0; c < width; ++c) y[c] = grid::affine(acc[c], b[c], m[c]);
@@ -57,7 +73,7 @@ void requantise_add(const int32_t* acc, const float* b, const float* m, uint8_t*
 void enter_grid(Table& table);
 void enter_grid(Table& table) {
   table.grid = {encode<uint8_t>, encode<int8_t>, decode<uint8_t>, decode<int8_t>,
-                fake_quantize,   affine,         requantise,      requantise_add};
+                fake_quantize,   levels,         affine,          requantise,      requantise_add};
 }
 
 }  // namespace stairgrad::simd::STAIRGRAD_ISA

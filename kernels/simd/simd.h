@@ -130,6 +130,8 @@ struct GridLoops {
   void (*decode_u8)(const uint8_t* codes, float* y, int64_t n, const Grid& g);
   void (*decode_s8)(const int8_t* codes, float* y, int64_t n, const Grid& g);
   void (*fake_quantize)(const float* x, float* y, int64_t n, const Grid& g, float inverse_scale);
+  /// (code - zero_point) * step of bf16 values.
+  void (*levels_b16)(const bf16* x, bf16* y, int64_t n, const Grid& g, float inverse_scale, float step);
   void (*affine)(const int32_t* acc, const float* b, const float* m, float* y, int64_t rows, int64_t width);
   void (*requantise)(const int32_t* acc, const float* b, const float* m, uint8_t* codes, int64_t rows,
                      int64_t width, int lo, int hi);

@@ -46,6 +46,8 @@ template <class T>
 const BackwardLoops<T>& loops() {
   if constexpr (std::is_same_v<T, float>)
     return table().f32;
+  else if constexpr (std::is_same_v<T, bf16>)
+    return table().b16;
   else
     return table().f64;
 }
@@ -69,13 +71,19 @@ std::vector<Sums> over_chunks(int64_t size, int64_t groups, const Body& body) {
   return sums;
 }
 
-// Calls body with a value of the type of x and `gradient`, f32 or f64.
+// Parameters of bf16 data are f32.
+template <class T>
+using Parameter = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// Calls body with a value of the type of x and `gradient`, f32, bf16 or f64.
 template <class Body>
 void dispatch(const char* name, const Array& gradient, const Array& x, const Body& body) {
   check(x.dtype() == gradient.dtype() && x.shape() == gradient.shape(), "[", name, "] got a gradient ",
         name_of(gradient.dtype()), gradient.shape(), " for x ", name_of(x.dtype()), x.shape());
   if (x.dtype() == DType::f64)
     body(double{});
+  else if (x.dtype() == DType::bf16)
+    body(bf16{});
   else
     body(float{});
 }
@@ -83,20 +91,21 @@ void dispatch(const char* name, const Array& gradient, const Array& x, const Bod
 // f32 takes the series for phi where the closed form would lose more than three digits, f64 where it would
 // lose five.
 template <class T>
-constexpr double near_linear = std::is_same_v<T, float> ? 0.5 : 0.05;
+constexpr double near_linear = std::is_same_v<T, double> ? 0.05 : 0.5;
 
 }  // namespace
 
 DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& alpha, const Array& l,
                           const Array& u, int intervals, bool soft) {
   const int64_t groups = alpha.size();
-  DsqGradients result{Array(x.shape(), x.dtype()), Array(alpha.shape(), x.dtype()),
-                      Array(l.shape(), x.dtype()), Array(u.shape(), x.dtype())};
+  DsqGradients result{Array(x.shape(), x.dtype()), Array(alpha.shape(), alpha.dtype()),
+                      Array(l.shape(), l.dtype()), Array(u.shape(), u.dtype())};
   dispatch("dsq", gradient, x, [&](auto type) {
     using T = decltype(type);
+    using P = Parameter<T>;
     std::vector<DsqCurve> curves;
     for (int64_t g = 0; g < groups; ++g) {
-      const double low = l.data<T>()[g], range = u.data<T>()[g] - low, a = alpha.data<T>()[g];
+      const double low = l.data<P>()[g], range = u.data<P>()[g] - low, a = alpha.data<P>()[g];
       const double inverse = intervals / std::max(range, smallest_range),
                    kappa = std::min(std::log(2 / a - 1), 80.0);
       curves.push_back({inverse, -low * inverse, static_cast<double>(intervals), a, kappa,
@@ -112,28 +121,30 @@ DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& al
                                            });
     for (int64_t g = 0; g < groups; ++g) {
       const DsqSums& sum = sums[static_cast<size_t>(g)];
-      const double range = static_cast<double>(u.data<T>()[g]) - static_cast<double>(l.data<T>()[g]);
-      result.alpha.data<T>()[g] = static_cast<T>(sum.alpha * range / (2 * intervals));
-      result.u.data<T>()[g] = static_cast<T>(sum.upper / intervals);
-      result.l.data<T>()[g] = static_cast<T>(sum.total - sum.upper / intervals);
+      const double range = static_cast<double>(u.data<P>()[g]) - static_cast<double>(l.data<P>()[g]);
+      result.alpha.data<P>()[g] = static_cast<P>(sum.alpha * range / (2 * intervals));
+      result.u.data<P>()[g] = static_cast<P>(sum.upper / intervals);
+      result.l.data<P>()[g] = static_cast<P>(sum.total - sum.upper / intervals);
     }
   });
   return result;
 }
 
 LsqGradients lsq_backward(const Array& gradient, const Array& x, const Array& scale, const Grid& codes) {
-  LsqGradients result{Array(x.shape(), x.dtype()), Array(scale.shape(), x.dtype())};
+  LsqGradients result{Array(x.shape(), x.dtype()), Array(scale.shape(), scale.dtype())};
   dispatch("lsq", gradient, x, [&](auto type) {
     using T = decltype(type);
+    using P = Parameter<T>;
     const auto run = loops<T>().lsq;
-    const T *from = x.data<T>(), *gradients = gradient.data<T>(), *scales = scale.data<T>();
+    const T *from = x.data<T>(), *gradients = gradient.data<T>();
+    const P* scales = scale.data<P>();
     T* to = result.x.data<T>();
     const auto sums = over_chunks<double>(
         x.size(), scale.size(), [&](int64_t group, int64_t offset, int64_t count, double& part) {
           part = run(from + offset, gradients + offset, to + offset, count,
                      1 / static_cast<double>(scales[group]), codes.zero_point, codes.lo, codes.hi);
         });
-    for (size_t g = 0; g < sums.size(); ++g) result.scale.data<T>()[g] = static_cast<T>(sums[g]);
+    for (size_t g = 0; g < sums.size(); ++g) result.scale.data<P>()[g] = static_cast<P>(sums[g]);
   });
   return result;
 }

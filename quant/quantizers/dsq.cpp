@@ -31,7 +31,8 @@ struct DsqBackward final : Op {
 
   // The closed forms, with codes and cells as constants.
   Tensors decompose(const Tensors& in) const override {
-    const Tensor &gradient = in[0], &x = in[1];
+    const DType wide = in[2].dtype();  // of the parameters, also if x is bf16
+    const Tensor gradient = cast(in[0], wide), x = cast(in[1], wide);
     const Tensor alpha = spread(in[2], x.rank()), l = spread(in[3], x.rank()), u = spread(in[4], x.rank());
     const Tensor zero = Array::zeros(x.shape(), x.dtype()),
                  end = Array::full(x.shape(), intervals, x.dtype());
@@ -52,10 +53,11 @@ struct DsqBackward final : Op {
     const auto total = [&](const Tensor& terms) {
       return reshape(sum_to(terms, u.shape()), parameters) * scale;
     };
-    return {dx, total(dalpha), total(counted - dx - upper), total(upper)};
+    return {cast(dx, in[1].dtype()), total(dalpha), total(counted - dx - upper), total(upper)};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
   Saved saved() const override { return {.inputs = {0, 1, 2, 3, 4}}; }
+  bool mixed_types() const override { return true; }
 };
 
 struct DsqOp final : QuantizeOp {
@@ -79,14 +81,14 @@ Dsq::Dsq(const QuantizerOptions& options, int64_t channels, const DsqOptions& ds
   check(dsq.alpha >= min_alpha && dsq.alpha <= max_alpha, "[dsq] got alpha = ", dsq.alpha, ", expected ",
         min_alpha, " .. ", max_alpha);
   declare("alpha", dsq.learn_alpha);
-  if (!options.weight) declare("l");
-  declare("u");
+  if (!options.weight) declare("l", dsq.learn_range);
+  declare("u", dsq.learn_range);
 }
 
 void Dsq::choose(const Array& x) {
   std::vector<double> low, high, narrowest;
   for (const Statistics& s : statistics(x, groups())) {
-    const bool all = options().bits == 8;  // fine grids can afford the extremes
+    const bool all = options().bits == 8 || dsq_.extremes;  // fine grids can afford the extremes
     double l = 0, u = 0;
     if (options().weight) {
       u = all ? s.max_abs() : std::min(3 * s.deviation, s.max_abs());
@@ -136,7 +138,7 @@ Tensor Dsq::apply(const Tensors& in) const {
   const Range r = range(in, at);
   const Grids on = grids(Arrays(at.begin() + 1, at.end()));
   const double scale = gradient_scale(in[0].shape(), on[0].hi - on[0].lo);
-  return apply_op(DsqOp(on, dsq_.soft_direct_term, scale), {in[0], in[1], r.l, r.u});
+  return quantize(DsqOp(on, dsq_.soft_direct_term, scale), {in[0], in[1], r.l, r.u});
 }
 
 Tensor Dsq::surrogate(const Tensors& in, const Arrays& at) const {
@@ -185,8 +187,20 @@ void Dsq::project() {
   set_values(options().weight ? 1 : 2, u);
 }
 
-std::shared_ptr<Quantizer> make_dsq(const QuantizerOptions& options, int64_t channels) {
-  return std::make_shared<Dsq>(options, channels);
+QuantizerEntry dsq_entry() {
+  return {[](const QuantizerOptions& options, int64_t channels) {
+            const QuantizerSettings& s = options.settings;
+            return std::make_shared<Dsq>(options, channels,
+                                         DsqOptions{.alpha = s.number("alpha"),
+                                                    .learn_alpha = s.flag("learn_alpha"),
+                                                    .soft_direct_term = s.choice("direct") == "soft",
+                                                    .learn_range = s.flag("learn_range"),
+                                                    .extremes = s.choice("init") == "extremes"});
+          },
+          {SettingRule::number("alpha", 0.2, min_alpha, max_alpha), SettingRule::flag("learn_alpha", true),
+           SettingRule::flag("learn_range", true), SettingRule::choice("direct", {"hard", "soft"}),
+           SettingRule::choice("init", {"deviations", "extremes"})},
+          "Gong et al., ICCV'19; learns alpha, l and u"};
 }
 
 }  // namespace stairgrad::quant

@@ -13,8 +13,10 @@ namespace stairgrad::quant {
 
 struct DsqOptions {
   double alpha = 0.2;             ///< initial distance of phi's ends from their asymptotes, in [1e-3, 0.999]
-  bool learn_alpha = true;        ///< false: only the range is learned
+  bool learn_alpha = true;        ///< false: alpha stays where it starts
   bool soft_direct_term = false;  ///< dQ/dl and dQ/du take Q's code from phi instead of the hard one
+  bool learn_range = true;        ///< false: l and u stay where they start
+  bool extremes = false;          ///< the range starts at the extremes of the data with every number of bits
 };
 
 class Dsq final : public Quantizer {

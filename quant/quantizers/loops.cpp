@@ -33,9 +33,9 @@ inline void accumulate(int64_t n, double* sums, Body body) {
       }
     }
     for (int term = 0; term < count; ++term) {
-      T lane[width<T>];
+      std::conditional_t<std::is_same_v<T, double>, double, float> lane[width<T>];
       for (int64_t v = 0; v < vectors; ++v) store(lane + v * lanes<T>, partial[term][v]);
-      for (const T value : lane) sums[term] += static_cast<double>(value);
+      for (const auto value : lane) sums[term] += static_cast<double>(value);
     }
   }
 }
@@ -187,6 +187,7 @@ void pass(const T* x, const T* u, T* dx, int64_t n, double l, double h) {
 void enter_backward(BackwardTable& table);
 void enter_backward(BackwardTable& table) {
   table.f32 = {dsq<float>, lsq<float>, pass<float>};
+  table.b16 = {dsq<bf16>, lsq<bf16>, pass<bf16>};
   table.f64 = {dsq<double>, lsq<double>, pass<double>};
 }
 

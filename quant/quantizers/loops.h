@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include "../../kernels/array.h"
+
 namespace stairgrad::quant {
 
 /// DSQ on one range [l, u] with N intervals, as its backward needs it. With v = x * inverse + offset, which
@@ -44,6 +46,7 @@ struct BackwardLoops {
 
 struct BackwardTable {
   BackwardLoops<float> f32;
+  BackwardLoops<bf16> b16;
   BackwardLoops<double> f64;
 };
 

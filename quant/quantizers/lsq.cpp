@@ -27,17 +27,19 @@ struct LsqBackward final : Op {
     return {g.x, kernels::affine(g.scale, scale, 0)};
   }
   Tensors decompose(const Tensors& in) const override {
-    const Tensor &gradient = in[0], &x = in[1], step = spread(in[2], x.rank());
+    const DType wide = in[2].dtype();  // of the parameter, also if x is bf16
+    const Tensor gradient = cast(in[0], wide), x = cast(in[1], wide), step = spread(in[2], x.rank());
     const Tensor low = Array::full(x.shape(), codes.lo, x.dtype()),
                  high = Array::full(x.shape(), codes.hi, x.dtype());
     const Tensor p = x / step + codes.zero_point;
     const Tensor inside = greater(p, low) * greater(high, p);
     const Tensor code = round(minimum(maximum(p, low), high));
     const Tensor term = gradient * (code - codes.zero_point - inside * (p - codes.zero_point));
-    return {gradient * inside, reshape(sum_to(term, step.shape()), in[2].shape()) * scale};
+    return {cast(gradient * inside, in[1].dtype()), reshape(sum_to(term, step.shape()), in[2].shape()) * scale};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
   Saved saved() const override { return {.inputs = {0, 1, 2}}; }
+  bool mixed_types() const override { return true; }
 };
 
 struct LsqOp final : QuantizeOp {
@@ -69,7 +71,7 @@ class Lsq final : public Quantizer {
   }
 
   Tensor apply(const Tensors& in) const override {
-    return apply_op(LsqOp(grids({in[1].value()}), gradient_scale(in[0].shape(), positive())), in);
+    return quantize(LsqOp(grids({in[1].value()}), gradient_scale(in[0].shape(), positive())), in);
   }
 
   Tensor surrogate(const Tensors& in, const Arrays& at) const override {
@@ -116,8 +118,12 @@ class Lsq final : public Quantizer {
 
 }  // namespace
 
-std::shared_ptr<Quantizer> make_lsq(const QuantizerOptions& options, int64_t channels) {
-  return std::make_shared<Lsq>(options, channels);
+QuantizerEntry lsq_entry() {
+  return {[](const QuantizerOptions& options, int64_t channels) {
+            return std::make_shared<Lsq>(options, channels);
+          },
+          {},
+          "Esser et al., ICLR'20; learns the step"};
 }
 
 }  // namespace stairgrad::quant

@@ -2,7 +2,8 @@
 // data, and gradients pass wherever a value is rounded, not saturated.
 //
 // Weights: [-max|w|, max|w|] of every call, on DSQ's grid. Activations: the extremes of the batches seen in
-// training, averaged with momentum 0.9 and corrected for the start; fixed in evaluation.
+// training, averaged with momentum 0.9 and corrected for the start ("ema"), or of all of them ("minmax");
+// fixed in evaluation.
 #include <algorithm>
 #include <cmath>
 
@@ -41,7 +42,8 @@ class Ste final : public Quantizer {
       : Quantizer(options, channels),
         low_(add_buffer("l", {groups()})),
         high_(add_buffer("u", {groups()})),
-        batches_(add_buffer("batches", {1})) {}
+        batches_(add_buffer("batches", {1})),
+        averaged_(options.settings.choice("range") == "ema") {}
 
   QuantizerTraits traits() const override { return {.learned = false}; }
 
@@ -54,7 +56,7 @@ class Ste final : public Quantizer {
     return all;
   }
 
-  Tensor apply(const Tensors& in) const override { return apply_op(SteOp(grids({})), in); }
+  Tensor apply(const Tensors& in) const override { return quantize(SteOp(grids({})), in); }
 
   Tensor surrogate(const Tensors& in, const Arrays& at) const override {
     const Tensor passed = pass_on_grid(Array::full(at[0].shape(), 1, at[0].dtype()), at[0], grids({}));
@@ -82,6 +84,9 @@ class Ste final : public Quantizer {
       if (options().weight) {
         high[g] = std::max(high[g], -low[g]);
         low[g] = -high[g];
+      } else if (!averaged_) {
+        low[g] = std::min(low[g], old_low[g]);
+        high[g] = std::max(high[g], old_high[g]);
       } else {
         low[g] = old_low[g] + newest * (std::min(low[g], 0.0) - old_low[g]);
         high[g] = old_high[g] + newest * (std::max(high[g], 0.0) - old_high[g]);
@@ -93,12 +98,17 @@ class Ste final : public Quantizer {
   }
 
   Array &low_, &high_, &batches_;
+  bool averaged_;
 };
 
 }  // namespace
 
-std::shared_ptr<Quantizer> make_ste(const QuantizerOptions& options, int64_t channels) {
-  return std::make_shared<Ste>(options, channels);
+QuantizerEntry ste_entry() {
+  return {[](const QuantizerOptions& options, int64_t channels) {
+            return std::make_shared<Ste>(options, channels);
+          },
+          {SettingRule::choice("range", {"ema", "minmax"})},
+          "straight-through on ranges of the data"};
 }
 
 }  // namespace stairgrad::quant

@@ -131,6 +131,36 @@ TEST_CASE("conv2d of codes has the gradients of conv2d of the values, and is one
   CHECK(op->options == options);
 }
 
+TEST_CASE("conv2d of codes in bf16: exact sums rounded once, and the gradients of the values") {
+  for (const int64_t groups : {1, 3}) {
+    const Conv2dOptions options = Conv2dOptions::with(1, 1, groups);
+    const Shape filters{6, 3, 3, 3 / groups};
+    const Grids grids = {even4, {0.05f, 7.5f, 0, 15}, even4, even4, {0.02f, 7.5f, 0, 15}, even4};
+    const Quantized x = random_codes({2, 5, 5, 3}, {shifted}, 3), w = random_codes(filters, grids, 4);
+    const Tensor wv = Tensor::leaf(w.value.value()), values = Tensor::leaf(x.value.value());
+    const Tensor codes = Tensor::leaf(cast(x.integers(), DType::bf16));
+    const Quantized src{codes, x.grids, /*codes=*/true}, weights{wv, w.grids};
+    CHECK(same_bits(cast(src.integers(), DType::f32), x.integers()));
+
+    const Tensor y = conv2d(src, weights, options), expected = conv2d(values, wv, options);
+    for (int64_t i = 0; i < y.size(); ++i) {
+      const double exact = expected.value().to_vector()[static_cast<size_t>(i)];
+      CHECK(std::abs(y.value().to_vector()[static_cast<size_t>(i)] - exact) <=
+            1.001 * 0x1p-8 * std::abs(exact) + 1e-5);
+    }
+
+    const Array u = cast(random_normal(expected.shape(), Philox(5)), DType::bf16);
+    const Tensors by_values = grad({expected}, {values, wv}, {.grad_outputs = {cast(Tensor(u), DType::f32)}});
+    for (const bool create_graph : {false, true}) {
+      const Tensors by_codes =
+          grad({conv2d(src, weights, options)}, {codes, wv}, {.create_graph = create_graph, .grad_outputs = {u}});
+      CHECK(by_codes[0].dtype() == DType::bf16);
+      CHECK(difference(cast(by_codes[0].value(), DType::f32), by_values[0].value()) < 0.01);
+      CHECK(difference(by_codes[1].value(), by_values[1].value()) < (create_graph ? 0.01 : 1e-5));
+    }
+  }
+}
+
 TEST_CASE("conv2d of codes refuses what has none") {
   const Quantized x = random_codes({1, 4, 4, 2}, {u4}, 1), w = random_codes({3, 1, 1, 2}, {even4}, 2);
   CHECK_THROWS_AS(conv2d(Quantized{x.value, {}}, w), argument_error);

@@ -260,19 +260,20 @@ TEST_CASE("the number of threads changes no bit") {
   set_threads(before);
 }
 
-TEST_CASE("bf16 is converted, f64 works on an f64 quantizer") {
+TEST_CASE("weights in bf16 are converted, f64 works on an f64 quantizer") {
   for_each_setting(
       [](const Setting& setting) {
         const Array x = cast(setting.sample(), DType::bf16);
         const auto quantizer = setting.make();
         const Tensor leaf = Tensor::leaf(x);
         const Tensor y = (*quantizer)(leaf).value;
-        CHECK(y.dtype() == DType::f32);
-        CHECK(same_bits(y.value(), (*setting.make())(cast(x, DType::f32)).value.value()));
+        const Array wide = (*setting.make())(cast(x, DType::f32)).value.value();
+        CHECK(y.dtype() == (setting.options.weight ? DType::f32 : DType::bf16));
+        CHECK(same_bits(y.value(), cast(wide, y.dtype())));
         CHECK(grad(sum(y), leaf).dtype() == DType::bf16);
         quantizer->eval();
         quantizer->to(DType::f64);
-        CHECK(difference((*quantizer)(cast(x, DType::f64)).value.value(), y.value()) < 1e-6);
+        CHECK(difference((*quantizer)(cast(x, DType::f64)).value.value(), wide) < 1e-6);
       },
       {4});
 }
@@ -290,8 +291,10 @@ TEST_CASE("wrong options are refused in a sentence") {
   CHECK_THROWS_AS(make_quantizer("dsq", {.weight = true, .per_channel = true}, 0), argument_error);
   const auto quantizer = make_quantizer("dsq", {.weight = true, .per_channel = true}, 4);
   CHECK_THROWS_AS((*quantizer)(Array::zeros({3, 2})), argument_error);
-  CHECK_THROWS_WITH_AS(make_quantizer("dqs", {}), doctest::Contains("expected one of: dsq, lsq, ste"),
-                       argument_error);
+  CHECK_THROWS_WITH_AS(
+      make_quantizer("dqs", {}),
+      doctest::Contains("got the name \"dqs\", did you mean \"dsq\"? Expected one of: dsq, lsq, ste"),
+      argument_error);
 }
 
 namespace {
@@ -316,7 +319,8 @@ class Plain final : public Quantizer {
 }  // namespace
 
 TEST_CASE("a user's quantizer needs parameters, a grid and a surrogate") {
-  register_quantizer("plain", [](const QuantizerOptions& o, int64_t) { return std::make_shared<Plain>(o); });
+  register_quantizer("plain",
+                     {[](const QuantizerOptions& o, int64_t) { return std::make_shared<Plain>(o); }});
   const auto quantizer = make_quantizer("plain", {});
   const Tensor x = Tensor::leaf(Array::of<float>({0.24f, -0.13f, 5.0f}));
   const Tensor y = (*quantizer)(x).value;
@@ -324,4 +328,44 @@ TEST_CASE("a user's quantizer needs parameters, a grid and a surrogate") {
   const Tensors g = grad({sum(y)}, {x, quantizer->parameters()[0].tensor});
   CHECK(g[0].value().to_vector() == std::vector<double>{1, 1, 1});
   CHECK(g[1].item() == doctest::Approx((2 - 2.4) + (-1 + 1.3) + (7 - 50)));
+}
+
+TEST_CASE("activations in bf16: the codes of their values, and the gradients of f32 rounded") {
+  for_each_setting([](const Setting& setting) {
+    if (setting.options.weight) return;
+    const auto quantizer = setting.make();
+    const Array x = setting.sample({4, 7, 3, 5}, 0, DType::bf16), wide = cast(x, DType::f32);
+    (*quantizer)(wide);
+    quantizer->eval();
+    const Array weight = setting.sample(x.shape(), 4, DType::bf16);
+
+    // Value and gradients of sum(y * weight), and the integers of y.
+    struct Run {
+      Array value, integers;
+      Arrays gradients;
+    };
+    const auto run = [&](const Array& data) {
+      const Tensor leaf = Tensor::leaf(data.clone());
+      const Quantized q = (*quantizer)(leaf);
+      Tensors inputs = {leaf};
+      for (const nn::NamedTensor& p : quantizer->parameters()) inputs.push_back(p.tensor);
+      Run result{q.value.value(), q.integers(), {}};
+      const Tensors gradients =
+          grad({q.value}, inputs, {.grad_outputs = {Tensor(cast(weight, data.dtype()))}});
+      for (const Tensor& g : gradients) result.gradients.push_back(g.value());
+      return result;
+    };
+    const Run expected = run(wide), values = run(x);
+    quantizer->give_codes(true);
+    const Run codes = run(x);
+    CHECK(same_bits(values.value, cast(expected.value, DType::bf16)));
+    CHECK(same_bits(codes.value, cast(expected.integers, DType::bf16)));
+    CHECK(same_bits(cast(codes.integers, DType::f32), expected.integers));
+    for (size_t i = 0; i < expected.gradients.size(); ++i) {
+      INFO("gradient ", i);
+      const Array rounded = cast(expected.gradients[i], values.gradients[i].dtype());
+      CHECK(difference(cast(values.gradients[i], DType::f64), cast(rounded, DType::f64)) < 1e-5);
+      CHECK(same_bits(codes.gradients[i], values.gradients[i]));
+    }
+  });
 }

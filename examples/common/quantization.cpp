@@ -1,0 +1,52 @@
+#include "quantization.h"
+
+#include <algorithm>
+
+namespace stairgrad::examples {
+
+void QuantizationOptions::add_to(Options& o) {
+  o.add("--quantizer", quantizer, "how to quantize, such as dsq:alpha=0.2,learn_alpha=no\n" + quant::quantizer_help());
+  o.add("--wbits", w_bits, "bits of weights, 1 to 8, or 32 for floats; of the first and last layer: see --ends")
+      .between(1, 32);
+  o.add("--abits", a_bits, "bits of activations").between(1, 32);
+  o.add("--granularity", granularity, "weights of a layer share a grid, or those of an output channel")
+      .one_of({"layer", "channel"});
+  o.add("--skip", skip,
+        "where the skip of a residual add lives: in 8 bits of its own, on the layer's grid, or in floats, "
+        "which cannot be deployed")
+      .one_of({"u8", "shared", "float"});
+  o.add("--ends", ends, "bits of the first and last layer: 8, as all others, or floats").one_of({"8", "same", "float"});
+  o.add("--policy", policy, "a policy file, which says all of the above layer by layer");
+  o.add("--integer-forward", integer_forward,
+        "convolve codes, with exact sums, where both sides are quantized; without it, values");
+}
+
+quant::Policy QuantizationOptions::policy_for(nn::Model& model) const {
+  if (policy.empty()) {
+    quant::check_quantizer(quantizer);
+    return quant::uniform_policy(model, {w_bits, a_bits, quantizer, granularity}, quant::parse_skip(skip),
+                                 quant::parse_ends(ends));
+  }
+  quant::Policy loaded = quant::Policy::load(policy);
+  quant::check_policy(loaded, model);
+  return loaded;
+}
+
+std::shared_ptr<quant::Sites> QuantizationOptions::attach(nn::Model& model,
+                                                          const quant::Policy& wanted) const {
+  const auto sites = quant::attach_sites(model, wanted);
+  if (integer_forward) sites->set_arithmetic(model, nn::Arithmetic::integers);
+  return sites;
+}
+
+void calibrate(nn::Model& model, const Task& task, uint64_t seed, int64_t images) {
+  const data::LoaderOptions options{
+      .batch = std::min(images, task.train.size()), .shuffle = true, .seed = seed};
+  data::Loader loader(task.train, task.test_transform(), options);
+  loader.start(0);
+  data::Batch batch;
+  loader.next(batch);
+  quant::calibrate(model, batch.images);
+}
+
+}  // namespace stairgrad::examples

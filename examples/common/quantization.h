@@ -1,0 +1,27 @@
+// How a network is quantized, as programs ask for it.
+#pragma once
+
+#include "../../quant/sites.h"
+#include "options.h"
+#include "task.h"
+
+namespace stairgrad::examples {
+
+struct QuantizationOptions {
+  std::string quantizer = "dsq", granularity = "layer", skip = "u8", ends = "8";
+  std::string policy = {};  ///< a policy file, in place of all the others
+  int w_bits = 4, a_bits = 4;
+  bool integer_forward = false;
+
+  void add_to(Options& options);
+  /// Of every layer of `model`. Throws what Policy::load() and check_policy() throw.
+  quant::Policy policy_for(nn::Model& model) const;
+  /// Puts the quantizers in, ready to train as the options ask.
+  std::shared_ptr<quant::Sites> attach(nn::Model& model, const quant::Policy& policy) const;
+};
+
+/// Initialises the quantizers of `model` from one batch of at most `images` training pictures, drawn by `seed`
+/// and not changed at random.
+void calibrate(nn::Model& model, const Task& task, uint64_t seed, int64_t images = 512);
+
+}  // namespace stairgrad::examples

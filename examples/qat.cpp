@@ -1,0 +1,445 @@
+// Quantization-aware training: puts quantizers into a network, trains it on, lowers it to integers, and shows
+// what became of it.
+//
+//     build/examples/train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/float
+//     build/examples/qat --model resnet20 --dataset cifar10 --init out/float/model.safetensors --wbits 2 --abits 2
+//         --quantizer dsq --epochs 15 --dtype bf16 --integer-forward --out out/w2a2
+//
+// quant/README.md has a table of what such runs reach.
+#include <iostream>
+#include <optional>
+
+#include "../autograd/ops.h"
+#include "../autograd/recorder.h"
+#include "../data/formats/file.h"
+#include "../nn/batch_norm_statistics.h"
+#include "../nn/checkpoint.h"
+#include "../quant/cost.h"
+#include "../quant/oscillation.h"
+#include "../quant/site_statistics.h"
+#include "common/deployment.h"
+#include "common/progress.h"
+#include "common/quantization.h"
+#include "common/report.h"
+#include "common/task.h"
+
+using namespace stairgrad;
+using namespace stairgrad::examples;
+
+namespace {
+
+struct Settings {
+  CommonOptions common;
+  TaskOptions task;
+  TrainingOptions training{.epochs = 15, .lr = 0.02, .weight_decay = 1e-4, .warmup = 0.5};
+  QuantizationOptions quantization;
+  std::string progressive, teacher;
+  int stage_epochs = 2;
+  double quantizer_lr = 1, distill = 0, temperature = 4, dampen = 0;
+  int64_t batch_norm_batches = 0;
+  bool deploy = true, test_curve = false;
+  Value values;
+
+  /// Whose accuracy the curve over the epochs shows.
+  std::string measured() const {
+    return task.validate ? "held-out" : test_curve ? "test" : "training (unchanged pictures)";
+  }
+
+  void parse(int argc, char** argv) {
+    Options options("qat", "Trains a network with quantizers in it, and lowers it to integers.",
+                    {"qat --model resnet20 --init out/train/model.safetensors --wbits 2 --abits 2 "
+                     "--quantizer dsq --dtype bf16 --integer-forward",
+                     "qat --model resnet20 --init resnet20.th --import pytorch --policy policy.json",
+                     "qat --model resnet20 --init out/qat/model.safetensors --epochs 0"});
+    bool no_deploy = false;
+    common.add_to(options, "out/qat");
+    task.add_to(options);
+    quantization.add_to(options);
+    training.add_to(options);
+    options.add("--quantizer-lr", quantizer_lr, "multiplies the learning rate of the quantizers' parameters")
+        .at_least(0);
+    options.add("--progressive", progressive,
+                "bits of weights and activations to pass through before the last ones, such as 8,4");
+    options.add("--stage-epochs", stage_epochs, "epochs at each of the bits of --progressive").at_least(1);
+    options.add("--distill", distill, "share of the loss that is distillation from the float network")
+        .between(0, 1);
+    options.add("--temperature", temperature, "of the distillation").between(0.1, 100);
+    options.add("--teacher", teacher, "model file of the teacher (default: --init as it was in floats)");
+    options.add("--dampen", dampen,
+                "weight of the dampening loss against oscillating weights, rising along a cosine, such as 1e-3")
+        .at_least(0);
+    options.add("--bn-batches", batch_norm_batches,
+                "take the statistics of batch norms anew from so many training batches at the end")
+        .at_least(0);
+    options.add("--no-deploy", no_deploy, "do not lower to integers");
+    options.add("--test-curve", test_curve,
+                "measure the test set after every epoch; without it, it is used once, after the last");
+    options.parse(argc, argv);
+    deploy = !no_deploy;
+    check(training.epochs > 0 || !task.init.empty(), "--epochs 0 measures a network; name its file with --init");
+    training.seed = common.seed;
+    values = options.values();
+  }
+};
+
+/// Bits of --progressive, in order.
+std::vector<int> parse_stages(const std::string& words) {
+  std::vector<int> bits;
+  for (size_t at = 0; at < words.size();) {
+    const size_t end = std::min(words.find(',', at), words.size());
+    const std::string word = words.substr(at, end - at);
+    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', "--progressive ", words, ": got \"", word,
+          "\", expected bits from 1 to 8 with commas between");
+    bits.push_back(word[0] - '0');
+    at = end + 1;
+  }
+  return bits;
+}
+
+/// Weights that decay, other parameters of the network, and those of the quantizers, which never decay: it
+/// would drive alpha to 0 and shrink ranges.
+std::vector<nn::ParameterGroup> groups_of(const nn::Model& model, double weight_decay, double quantizer_lr) {
+  std::vector<nn::ParameterGroup> groups = {{{}, 1, weight_decay}, {{}, 1, 0}, {{}, quantizer_lr, 0}};
+  for (const nn::NamedTensor& p : model.parameters()) {
+    const bool quantizer = p.name.starts_with("sites.");
+    groups[quantizer ? 2 : p.tensor.rank() < 2].parameters.push_back(p);
+  }
+  return groups;
+}
+
+class Qat {
+ public:
+  explicit Qat(Settings settings)
+      : s_(std::move(settings)),
+        saved_policy_(policy_in(s_.task)),
+        task_(load_task(task_options(), s_.common.data, s_.common.seed)),
+        run_(s_.common.out, s_.common.resume) {
+    run_.describe("qat", s_.values, s_.common.seed);
+  }
+
+  void go() {
+    policy_ = saved_policy_ ? *saved_policy_ : s_.quantization.policy_for(*task_.model);
+    if (s_.training.epochs > 0) {
+      make_teacher();
+      for (const int bits : parse_stages(s_.progressive)) train_stage(bits);
+      train_last();
+    } else {
+      sites_ = s_.quantization.attach(*task_.model, policy_);
+      if (saved_policy_)
+        nn::load_weights(s_.task.init, *task_.model);
+      else
+        calibrate(*task_.model, task_, s_.common.seed);
+    }
+    reestimate();
+    measure();
+    lower();
+    finish();
+  }
+
+ private:
+  // The policy of a file that this program wrote, whose quantizers --init brings along.
+  static std::optional<quant::Policy> policy_in(const TaskOptions& task) {
+    if (task.init.empty() || !task.import.empty()) return {};
+    const nn::ModelInfo info = nn::read_model_info(task.init);
+    const auto found = info.notes.find("policy");
+    if (found == info.notes.end()) return {};
+    return quant::Policy::parse(found->second, task.init);
+  }
+  TaskOptions task_options() const {
+    TaskOptions options = s_.task;
+    if (!saved_policy_) return options;
+    check(s_.training.epochs == 0 && s_.quantization.policy.empty(), "--init ", s_.task.init,
+          ": it holds a quantized network, expected one in floats to train; with --epochs 0 it is measured");
+    options.init_partial = true;  // the network without its quantizers, which come when their places exist
+    return options;
+  }
+
+  void make_teacher() {
+    if (s_.distill == 0) return;
+    check(!s_.task.init.empty() || !s_.teacher.empty(), "--distill needs a float network: --init or --teacher");
+    if (!s_.teacher.empty()) {
+      teacher_ = nn::load_model(s_.teacher);
+    } else {
+      teacher_ = nn::make_model(s_.task.model, task_.info.options);
+      teacher_->load_state(task_.model->state());
+    }
+    teacher_->eval();
+  }
+
+  quant::Policy policy_at(int bits) const {
+    quant::Policy policy = policy_;
+    for (auto& [name, layer] : policy.layers) {
+      if (layer.w_bits < bits) layer.w_bits = bits;
+      if (layer.a_bits < bits) layer.a_bits = bits;
+    }
+    for (auto& [name, tensor] : policy.tensors)
+      if (tensor.bits < bits) tensor.bits = bits;
+    return policy;
+  }
+  void train_stage(int bits) {
+    TrainingOptions options = s_.training;
+    options.epochs = s_.stage_epochs;
+    train(text("stage ", bits, " bits"), policy_at(bits), options);
+  }
+  void train_last() { train("qat", policy_, s_.training); }
+
+  Tensor loss_of(const Tensor& images, const data::Batch& batch) {
+    const Tensor logits = cast((*task_.model)(images), DType::f32);
+    Tensor loss = cross_entropy_of(logits, batch, s_.training.label_smoothing);
+    if (teacher_) {
+      Tensor expected;
+      {
+        const NoGrad no_grad;
+        expected = cast((*teacher_)(images), DType::f32);
+      }
+      const double t = s_.temperature;
+      loss = loss * (1 - s_.distill) + kl_divergence(logits, expected, t) * (s_.distill * t * t);
+    }
+    if (s_.dampen > 0) {
+      const double rise = (1 - std::cos(M_PI * steps_.item() / all_steps_)) / 2;
+      loss = loss + quant::dampening(*task_.model, *sites_) * (s_.dampen * rise);
+    }
+    return loss;
+  }
+
+  void train(const std::string& phase, const quant::Policy& policy, const TrainingOptions& options) {
+    sites_ = s_.quantization.attach(*task_.model, policy);
+    calibrate(*task_.model, task_, s_.common.seed);
+    data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
+    nn::SGD optimiser(groups_of(*task_.model, options.weight_decay, s_.quantizer_lr), options.momentum,
+                      /*nesterov=*/true);
+    oscillations_.emplace(*task_.model, *sites_);
+    steps_ = Array::scalar(0, DType::f64);
+    all_steps_ = static_cast<double>(options.epochs * loader.batches());
+    TrainingJob job{.phase = phase,
+                    .model = *task_.model,
+                    .optimiser = optimiser,
+                    .loader = loader,
+                    .options = options,
+                    .run = run_,
+                    .first_epoch = epochs_,
+                    .checkpoint = phase + ".ckpt",
+                    .notes = {{"model", s_.task.model},
+                              {"dataset", s_.task.dataset},
+                              {"width", text(s_.task.width)},
+                              {"size", text(s_.task.size)},
+                              {"pictures", text(task_.train.size())},
+                              {"init", s_.task.init},
+                              {"policy", policy.to_json()},
+                              {"integer-forward", text(s_.quantization.integer_forward)},
+                              {"quantizer-lr", text(s_.quantizer_lr)},
+                              {"distill", text(s_.distill, ' ', s_.temperature, ' ', s_.teacher)},
+                              {"dampen", text(s_.dampen)}}};
+    job.parts = {{"oscillation", oscillations_->state()}, {"progress", {{"steps", steps_}}}};
+    job.loss = [&](const Tensor& images, const data::Batch& batch) { return loss_of(images, batch); };
+    job.after_step = [&] {
+      sites_->project();
+      oscillations_->update();
+      steps_.data<double>()[0] += 1;
+    };
+    const bool use_test = s_.task.validate || s_.test_curve;
+    const data::Dataset measured = use_test ? task_.test : some_of(task_.train, task_.test.size());
+    job.measured = s_.measured();
+    job.evaluate = [&] {
+      const auto epoch = std::llround(steps_.item() / static_cast<double>(loader.batches()));
+      note_sites(phase, epochs_ + epoch);
+      return evaluate(*task_.model, measured, task_.test_transform(), options.type());
+    };
+    const Stopwatch watch;
+    examples::train(job, s_.common.resume);
+    run_.seconds(phase, watch.seconds());
+    epochs_ += options.epochs;
+  }
+
+  // A line of metrics with what every site does to some training pictures.
+  void note_sites(const std::string& phase, int64_t epoch) {
+    Value line = Value::Group{{"phase", phase + ", sites"}, {"epoch", epoch}};
+    const std::map<std::string, double> oscillating = oscillations_->shares();
+    for (const quant::SiteStatistics& site : quant::site_statistics(*task_.model, *sites_, probe())) {
+      const auto set = [&](const std::string& key, double value) {
+        line.set("sites." + site.name + '.' + key, value);
+      };
+      for (const auto& [name, value] : site.learned) set(name, value);
+      set("low", site.low);
+      set("high", site.high);
+      set("error", site.error);
+      set("clipping", site.clipping);
+      set("rounding", site.rounding);
+      set("saturated", site.saturated);
+      if (const auto found = oscillating.find(site.name); found != oscillating.end())
+        set("oscillating", found->second);
+    }
+    run_.metrics(line);
+  }
+
+  // Evenly spread training pictures, not changed at random.
+  const Array& probe() {
+    if (!probe_.has_value()) {
+      const data::Dataset few = some_of(task_.train, 256);
+      data::Loader loader(few, task_.test_transform(), {.batch = few.size()});
+      loader.start(0);
+      data::Batch batch;
+      loader.next(batch);
+      probe_ = batch.images;
+    }
+    return probe_;
+  }
+
+  // On codes, as deployment computes.
+  void reestimate() {
+    if (s_.batch_norm_batches == 0) return;
+    sites_->set_arithmetic(*task_.model, nn::Arithmetic::integers);
+    TrainingOptions options = s_.training;
+    options.dtype = "f32";
+    data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
+    loader.start(s_.training.epochs);
+    data::Batch batch;
+    int64_t left = s_.batch_norm_batches;
+    nn::reestimate_batch_norms(*task_.model,
+                               [&] { return left-- > 0 && loader.next(batch) ? batch.images : Array(); });
+  }
+
+  // Plain f32 fake quantization.
+  void measure() {
+    sites_->set_arithmetic(*task_.model, nn::Arithmetic::values);
+    fake_ = evaluate(*task_.model, task_.test, task_.test_transform());
+    run_.result().set("accuracy.fake_quant", fake_.accuracy);
+    run_.result().set("loss.test", fake_.loss);
+    task_.info.notes["accuracy"] = fixed(fake_.accuracy, 2);
+    task_.info.notes["policy"] = policy_.to_json();
+    nn::save_model(run_.file("model.safetensors"), *task_.model, task_.info);
+    data::atomic_write(run_.file("policy.json"), policy_.to_json());
+    task_.model->eval();
+    cost_ = quant::count_cost(trace([&](const Tensors& in) { return (*task_.model)(in[0]); },
+                                    {Array::zeros(task_.model->input_shape())}));
+    run_.result().set("cost.params", task_.model->parameter_count());
+    run_.result().set("cost.macs", quant::total_macs(cost_));
+    run_.result().set("cost.bops", quant::total_bops(cost_));
+    std::cout << s_.task.model << " with " << s_.quantization.quantizer << ": " << percent(fake_.accuracy) << " of "
+              << count(fake_.images) << (s_.task.validate ? " held-out" : " test") << " pictures\n";
+  }
+
+  void lower() {
+    if (!s_.deploy) return;
+    std::optional<quant::integer::Model> lowered;
+    try {
+      lowered = deploy(*task_.model, task_, policy_, run_.file("integer.safetensors"));
+    } catch (const argument_error& error) {
+      run_.result().set("deployed", error.what());
+      std::cout << "not deployed: " << error.what() << "\n";
+      return;
+    }
+    agreement_ = compare(*lowered, *task_.model, task_.test, task_.test_transform());
+    agreement_->record(run_.result());
+    run_.result().set("cost.bytes", quant::integer::parameter_bytes(*lowered));
+    std::cout << agreement_->str() << "\n";
+  }
+
+  Curve curve(const std::string& name, const std::string& field) const {
+    const RunDirectory::Series series = run_.series("epoch", field);
+    return {name, series.x, series.y};
+  }
+
+  // One curve for each site of a role that has this figure.
+  std::vector<Curve> curves_of(nn::Tap::Role role, const std::string& figure) const {
+    std::vector<Curve> all;
+    for (const quant::Sites::Site& site : sites_->sites())
+      if (site.role == role)
+        if (Curve one = curve(site.name, "sites." + site.name + '.' + figure); !one.x.empty()) all.push_back(one);
+    return all;
+  }
+  static Curve mean_of(const std::string& name, const std::vector<Curve>& curves) {
+    Curve mean{name, curves[0].x, std::vector<double>(curves[0].x.size())};
+    for (const Curve& one : curves)
+      for (size_t i = 0; i < mean.y.size(); ++i) mean.y[i] += one.y[i] / static_cast<double>(curves.size());
+    return mean;
+  }
+
+  void show_trajectories(Report& report) const {
+    using Role = nn::Tap::Role;
+    const std::vector<Curve> weight_alpha = curves_of(Role::weight, "alpha"),
+                             input_alpha = curves_of(Role::input, "alpha");
+    if (!weight_alpha.empty() && !input_alpha.empty()) {
+      report.curves("Mean alpha", "epoch", "alpha",
+                    {mean_of("weights", weight_alpha), mean_of("activations", input_alpha)});
+      report.curves("Alpha of weights", "epoch", "alpha", weight_alpha);
+      report.curves("Alpha of activations", "epoch", "alpha", input_alpha);
+    }
+    report.curves("Highest level of weights", "epoch", "value", curves_of(Role::weight, "high"));
+    report.curves("Highest level of activations", "epoch", "value", curves_of(Role::input, "high"));
+    report.curves("Quantization error of weights", "epoch", "share of the energy",
+                  curves_of(Role::weight, "error"));
+    report.curves("Quantization error of activations", "epoch", "share of the energy",
+                  curves_of(Role::input, "error"));
+    std::vector<BarRow> errors, oscillating;
+    for (const quant::Sites::Site& site : sites_->sites()) {
+      const auto last = [&](const std::string& figure) {
+        const Curve one = curve("", "sites." + site.name + '.' + figure);
+        return one.y.empty() ? NAN : one.y.back();
+      };
+      errors.push_back({site.name, {100 * last("clipping"), 100 * last("rounding")}});
+      if (site.role == Role::weight) oscillating.push_back({site.name, {100 * last("oscillating")}});
+    }
+    report.bars("Error at the end, percent of the energy", {"clipping", "rounding"}, errors);
+    report.bars("Oscillating weights at the end, percent", {"frequency above 0.005"}, oscillating);
+  }
+
+  void finish() {
+    Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", s_.quantization.quantizer),
+                  text(percent(fake_.accuracy), " of ", count(fake_.images),
+                       s_.task.validate ? " held-out pictures" : " test pictures", ", last epoch"));
+    if (agreement_) report.paragraph(agreement_->str());
+    if (epochs_ > 0) {
+      report.section("Training");
+      report.curves("Loss", "epoch", "cross-entropy",
+                    {curve("training", "loss"), curve(s_.measured(), "measured_loss")});
+      report.curves("Accuracy", "epoch", "percent", {curve(s_.measured(), "accuracy")});
+      report.section("Quantizers");
+      show_trajectories(report);
+    }
+    report.section("Bits");
+    std::vector<BarRow> bars;
+    for (const quant::LayerCost& layer : cost_)
+      bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
+    report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    report.section("Settings");
+    Table table({"option", "value"});
+    for (const auto& [name, value] : s_.training.notes()) table.row({name, value});
+    report.table(table);
+    report.save(run_.file("report.html"));
+    run_.finish();
+    std::cout << "see " << run_.file("report.html") << "\n";
+    if (agreement_ && agreement_->mismatched > 0)
+      throw numeric_error(text(agreement_->mismatched,
+                               " codes of the integer run differ from the quantized evaluation; please report "
+                               "this with ",
+                               run_.file("result.json")));
+  }
+
+  Settings s_;
+  std::optional<quant::Policy> saved_policy_;  // of --init, if that is a quantized network
+  Task task_;
+  RunDirectory run_;
+  quant::Policy policy_;
+  std::unique_ptr<nn::Model> teacher_;
+  std::shared_ptr<quant::Sites> sites_;
+  std::optional<quant::OscillationCounter> oscillations_;
+  Array probe_;
+  Array steps_;           // of the stage, so far
+  double all_steps_ = 0;  // of the stage
+  int epochs_ = 0;        // of the stages that are done
+  Evaluated fake_;
+  std::optional<Agreement> agreement_;
+  std::vector<quant::LayerCost> cost_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program([&] {
+    Settings settings;
+    settings.parse(argc, argv);
+    Qat(std::move(settings)).go();
+    return 0;
+  });
+}
