@@ -13,4 +13,7 @@ void save(const Model& model, const std::string& path);
 /// Throws format_error for a file that is not a whole, valid integer model.
 Model load(const std::string& path);
 
+/// Whether the safetensors file holds an integer model; throws format_error for another kind of file.
+bool holds_integer_model(const std::string& path);
+
 }  // namespace stairgrad::quant::integer
