@@ -12,6 +12,7 @@
 
 #include "../autograd/ops.h"
 #include "../data/formats/image.h"
+#include "../data/formats/labels.h"
 #include "../data/loader.h"
 #include "../kernels/reduce.h"
 #include "../kernels/threads.h"
@@ -204,7 +205,7 @@ std::unique_ptr<Network> load(const Settings& s) {
 // Names of all classes.
 std::vector<std::string> class_names(const Settings& s, const Network& network) {
   const auto classes = static_cast<size_t>(network.classes);
-  std::vector<std::string> names = s.labels.empty() ? network.class_names : read_labels(s.labels);
+  std::vector<std::string> names = s.labels.empty() ? network.class_names : data::read_class_names(s.labels);
   check(names.size() == classes || (names.empty() && s.labels.empty()), "--labels ", s.labels, ": got ",
         names.size(), " names, expected ", classes, ", the classes of ", s.words[0]);
   for (size_t k = names.size(); k < classes; ++k) names.push_back(text("class ", k));

@@ -111,7 +111,7 @@ class Qat {
  public:
   explicit Qat(Settings settings)
       : s_(std::move(settings)),
-        saved_policy_(policy_in(s_.task)),
+        saved_policy_(saved_policy()),
         task_(load_task(task_options(), s_.common.data, s_.common.seed)),
         run_(s_.common.out, s_.common.resume) {
     run_.describe("qat", s_.values, s_.common.seed);
@@ -126,7 +126,7 @@ class Qat {
     } else {
       sites_ = s_.quantization.attach(*task_.model, policy_);
       if (saved_policy_)
-        nn::load_weights(s_.task.init, *task_.model);
+        nn::load_weights(init_file(), *task_.model);
       else
         calibrate(*task_.model, task_, s_.common.seed);
     }
@@ -138,13 +138,14 @@ class Qat {
 
  private:
   // The policy of a file that this program wrote, whose quantizers --init brings along.
-  static std::optional<quant::Policy> policy_in(const TaskOptions& task) {
-    if (task.init.empty() || !task.import.empty()) return {};
-    const nn::ModelInfo info = nn::read_model_info(task.init);
+  std::optional<quant::Policy> saved_policy() const {
+    if (s_.task.init.empty() || !s_.task.import.empty()) return {};
+    const nn::ModelInfo info = nn::read_model_info(init_file());
     const auto found = info.notes.find("policy");
     if (found == info.notes.end()) return {};
-    return quant::Policy::parse(found->second, task.init);
+    return quant::Policy::parse(found->second, init_file());
   }
+  std::string init_file() const { return data::find_file(s_.task.init, s_.common.data); }
   TaskOptions task_options() const {
     TaskOptions options = s_.task;
     if (!saved_policy_) return options;
@@ -253,7 +254,7 @@ class Qat {
 
   // A line of metrics with what every site does to some training pictures.
   void note_sites(const std::string& phase, int64_t epoch) {
-    Value line = Value::Group{{"phase", phase + ", sites"}, {"epoch", epoch}};
+    Value line = Value::Group{{"phase", phase}, {"epoch", epoch}};
     const std::map<std::string, double> oscillating = oscillations_->shares();
     for (const quant::SiteStatistics& site : quant::site_statistics(*task_.model, *sites_, probe())) {
       const auto set = [&](const std::string& key, double value) {

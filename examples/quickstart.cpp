@@ -16,7 +16,6 @@
 #include "../quant/integer/model.h"
 #include "../quant/sites.h"
 #include "common/deployment.h"
-#include "common/labels.h"
 #include "common/machine.h"
 #include "common/pictures.h"
 #include "common/progress.h"

@@ -19,7 +19,7 @@ constexpr const char* prefix = "stairgrad.";
 void save(const std::string& path, SafeTensors& file, const char* format) {
   file.metadata["stairgrad.format"] = format;
   file.metadata["stairgrad.version"] = version;
-  file.metadata["stairgrad.checksum"] = data::checksum(file);
+  data::seal(file);
   data::save_safetensors(path, file);
 }
 
@@ -36,12 +36,7 @@ SafeTensors open(const std::string& path, const std::string& format) {
   if (got != format) throw format_error(path, 0, text("it is a ", got, " file, expected ", format));
   if (its_version != version)
     throw format_error(path, 0, text("it has version ", its_version, " of the format, expected ", version));
-  // Files of earlier builds have no checksum.
-  if (const auto sum = file.metadata.find("stairgrad.checksum"); sum != file.metadata.end())
-    if (const std::string computed = data::checksum(file); computed != sum->second)
-      throw format_error(path, 0,
-                         text("its tensors have the checksum ", computed, ", expected ", sum->second,
-                              "; the file is damaged: take another copy, or an earlier one"));
+  data::check_seal(file, path);
   return file;
 }
 

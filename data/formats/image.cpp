@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <memory>
 
+#include "jpeg.h"
+
 namespace stairgrad::data {
 namespace {
 
@@ -123,101 +125,61 @@ void look_up(const stbi_uc* grey, const PngColours& colours, Array& image, const
   }
 }
 
-/// What a JPEG file has defined so far. stb trusts that a scan finds its tables, and that they fit.
-class JpegTables {
+/// Gives a JPEG file to stb, and notices when stb decodes more than is there. Where the coded data of a scan
+/// end, stb would go on with zero bits in silence; here it gets zero bytes that are counted.
+class JpegSource {
  public:
-  void read_segment(int marker, ByteView segment, const Reader& at) {
-    constexpr int huffman = 0xc4, quantisation = 0xdb, scan = 0xda, progressive = 0xc2;
-    if (marker == huffman) read_huffman(segment, at);
-    if (marker == quantisation) read_quantisation(segment, at);
-    if (marker == scan) check_scan(segment, at);
-    if (marker >= 0xc0 && marker <= progressive) {
-      progressive_ = marker == progressive;
-      used_.clear();
-      for (size_t i = 8; i < segment.size(); i += 3) used_.push_back(segment[i]);
-    }
+  /// `scan_ends` as of check_jpeg.
+  JpegSource(ByteView bytes, std::span<const uint64_t> scan_ends) : bytes_(bytes), ends_(scan_ends) {}
+
+  /// What stbi_load returns for three channels.
+  stbi_uc* load(int& w, int& h, int& stored) {
+    const stbi_io_callbacks callbacks = {
+        [](void* self, char* to, int size) { return static_cast<JpegSource*>(self)->read(to, size); },
+        [](void* self, int count) { static_cast<JpegSource*>(self)->skip(static_cast<uint64_t>(count)); },
+        [](void* self) { return static_cast<JpegSource*>(self)->scan_is_over(); }};
+    return stbi_load_from_callbacks(&callbacks, this, &w, &h, &stored, 3);
   }
+
+  /// Where the coded data of the first scan that is cut short end, or 0.
+  uint64_t cut_at() const { return cut_at_; }
 
  private:
-  void read_huffman(ByteView segment, const Reader& at) {
-    while (!segment.empty()) {
-      if (segment.size() < 17) at.fail("got a Huffman table that is damaged");
-      const int id = segment[0];
-      size_t codes = 0;
-      for (size_t length = 1; length <= 16; ++length) codes += segment[length];
-      if (id >> 4 > 1 || (id & 15) > 3 || codes > 256 || segment.size() < 17 + codes)
-        at.fail("got a Huffman table of ", codes, " codes in ", segment.size(),
-                " bytes: the file is damaged");
-      huffman_[id >> 4][id & 15] = true;
-      segment = segment.subspan(17 + codes);
+  static constexpr int look_ahead = 4;  // bytes in stb's buffer of bits
+
+  int read(char* to, int size) {
+    if (!ends_.empty() && at_ == ends_[0]) {
+      if (!over_ && beyond_ <= look_ahead) {
+        ++beyond_;
+        *to = 0;
+        return 1;
+      }
+      if (beyond_ > look_ahead && cut_at_ == 0) cut_at_ = at_;
+      ends_ = ends_.subspan(1);
+      over_ = false;
+      beyond_ = 0;
     }
+    const uint64_t stop = ends_.empty() || at_ > ends_[0] ? bytes_.size() : ends_[0];
+    const uint64_t count = std::min(static_cast<uint64_t>(size), stop - at_);
+    std::copy_n(bytes_.begin() + static_cast<ptrdiff_t>(at_), count, to);
+    at_ += count;
+    return static_cast<int>(count);
   }
 
-  void read_quantisation(ByteView segment, const Reader& at) {
-    while (!segment.empty()) {
-      const size_t size = segment[0] >> 4 ? 129 : 65;
-      if ((segment[0] & 15) > 3 || segment.size() < size) at.fail("got a quantisation table that is damaged");
-      quantisation_[segment[0] & 15] = true;
-      segment = segment.subspan(size);
-    }
+  void skip(uint64_t count) { at_ += std::min(count, bytes_.size() - at_); }
+
+  /// stb asks for the end of the file when it has decoded a scan and looks for the next marker.
+  int scan_is_over() {
+    over_ = true;
+    return at_ == bytes_.size();
   }
 
-  void check_scan(ByteView segment, const Reader& at) const {
-    const size_t components = segment.empty() ? 0 : segment[0];
-    if (segment.size() != 4 + 2 * components) at.fail("got a scan header that is damaged");
-    const bool dc = segment[1 + 2 * components] == 0, refines = segment[3 + 2 * components] >> 4;
-    for (size_t i = 0; i < components; ++i) {
-      const int ids = segment[2 + 2 * i];
-      const bool needs_dc = progressive_ ? dc && !refines : true, needs_ac = progressive_ ? !dc : true;
-      if (ids >> 4 > 3 || (ids & 15) > 3 || (needs_dc && !huffman_[0][ids >> 4]) ||
-          (needs_ac && !huffman_[1][ids & 15]))
-        at.fail("a scan uses a Huffman table that was not defined: the file is damaged");
-    }
-    for (const int id : used_) {
-      if (id > 3 || !quantisation_[id])
-        at.fail("the picture uses a quantisation table that was not defined: the file is damaged");
-    }
-  }
-
-  bool huffman_[2][4] = {};  // for DC, for AC
-  bool quantisation_[4] = {};
-  bool progressive_ = false;
-  std::vector<int> used_;  // quantisation tables of the components
+  ByteView bytes_;
+  std::span<const uint64_t> ends_;  // of this scan and those that follow
+  uint64_t at_ = 0, cut_at_ = 0;
+  int beyond_ = 0;     // zero bytes given behind the coded data of this scan
+  bool over_ = false;  // stb has decoded this scan
 };
-
-/// Walks the segments and the coded data up to the end marker FF D9: stb fills in what is missing before it.
-void check_jpeg(ByteView bytes, const std::string& path) {
-  constexpr int end_of_image = 0xd9, start_of_scan = 0xda, first_restart = 0xd0, last_restart = 0xd7;
-  Reader reader(path, bytes);
-  JpegTables tables;
-  reader.seek(2);
-  for (;;) {
-    if (reader.u8("a JPEG marker") != 0xff) {
-      reader.seek(reader.offset() - 1);
-      reader.fail("expected a JPEG marker (FF), got another byte: the file is damaged");
-    }
-    int marker = 0xff;
-    while (marker == 0xff) marker = reader.u8("a JPEG marker");  // any number of FF may precede it
-    if (marker == end_of_image) return;
-    // Frames are C0 .. CF but for C4 (Huffman tables), C8 and CC (arithmetic conditioning); above C2 they are
-    // lossless, hierarchical or arithmetic-coded.
-    if (marker > 0xc2 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc)
-      reader.fail(
-          "this kind of JPEG cannot be read; only baseline and progressive Huffman-coded ones are supported");
-    const uint16_t length = reader.u16_be("the length of a JPEG segment");
-    if (length < 2) reader.fail("got a JPEG segment of ", length, " bytes, expected at least 2");
-    tables.read_segment(marker, reader.take(length - 2u, "a JPEG segment"), reader);
-    if (marker != start_of_scan) continue;
-    // Coded data runs to the next marker that is neither a stuffed FF 00 nor a restart.
-    for (uint8_t previous = 0;;) {
-      const uint8_t byte = reader.u8("the coded data of a JPEG picture (its end marker FF D9 is missing)");
-      if (previous == 0xff && byte != 0 && byte != 0xff && (byte < first_restart || byte > last_restart))
-        break;
-      previous = byte;
-    }
-    reader.seek(reader.offset() - 2);
-  }
-}
 
 }  // namespace
 
@@ -235,10 +197,11 @@ Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& l
   if (bytes.size() > std::min<uint64_t>(limits.file_bytes, INT32_MAX))
     refuse(text("the file has ", bytes.size(), " bytes, the limit is ", limits.file_bytes));
   PngColours colours;
+  std::vector<uint64_t> scan_ends;
   if (is_png(bytes))
     colours = check_png(bytes, path);
   else
-    check_jpeg(bytes, path);
+    scan_ends = check_jpeg(bytes, path);
 
   const auto length = static_cast<int>(bytes.size());
   int w = 0, h = 0, stored = 0;
@@ -257,11 +220,16 @@ Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& l
   stb_budget = bytes_per_pixel * static_cast<uint64_t>(w) * static_cast<uint64_t>(h) + fixed;
   const bool paletted = colours.paletted();
   const Bytes indices = paletted ? as_indices(bytes, colours) : Bytes();
+  JpegSource jpeg(bytes, scan_ends);
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
-      stbi_load_from_memory(paletted ? indices.data() : bytes.data(), length, &w, &h, &stored,
-                            paletted ? 1 : 3),
+      is_jpeg(bytes) ? jpeg.load(w, h, stored)
+                     : stbi_load_from_memory(paletted ? indices.data() : bytes.data(), length, &w, &h,
+                                             &stored, paletted ? 1 : 3),
       std::free);
   if (!pixels) refuse(text("the picture cannot be decoded (", stbi_failure_reason(), ")"));
+  if (jpeg.cut_at() > 0)
+    throw format_error(path, jpeg.cut_at(),
+                       "the coded data end before the picture does: the file is cut short; fetch it again");
   Array image({h, w, 3}, DType::u8);
   if (paletted)
     look_up(pixels.get(), colours, image, path);

@@ -14,9 +14,9 @@ struct ImageLimits {
 };
 
 /// A PNG or JPEG file as u8 (h, w, 3), red, green, blue. Grey is repeated in all channels, palettes are
-/// expanded, alpha is dropped, 16 bits keep their high byte, EXIF rotation is ignored; PNG checksums are
-/// verified. Throws format_error for anything else and for truncated files, a JPEG without end marker among
-/// them.
+/// expanded, alpha is dropped, 16 bits keep their high byte, EXIF rotation is ignored, of an animation the
+/// still picture is taken; PNG checksums are verified. Throws format_error for anything else and for
+/// truncated files, a JPEG whose coded data end too early among them.
 Array read_image(const std::string& path, const ImageLimits& limits = {});
 Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& limits = {});
 

@@ -149,6 +149,24 @@ Array decode(const Entry& entry, ByteView bytes, const HeaderReader& header) {
   return values;
 }
 
+constexpr const char* checksum_key = "stairgrad.checksum";
+
+/// Eight hexadecimal digits.
+std::string checksum(const SafeTensors& content, const std::string& entry) {
+  uLong crc = crc32_z(0, nullptr, 0);
+  const auto add = [&crc](const std::string& words) {
+    crc = crc32_z(crc, reinterpret_cast<const uint8_t*>(words.data()), words.size());
+  };
+  for (const auto& [name, values] : content.tensors) {
+    add(text(name, ' ', name_of(values.dtype()), values.shape(), '\n'));
+    crc = crc32_z(crc, static_cast<const uint8_t*>(values.raw()), values.bytes());
+  }
+  if (!entry.empty()) add(content.metadata.at(entry));
+  char digits[9];
+  std::snprintf(digits, sizeof digits, "%08lx", crc);
+  return digits;
+}
+
 }  // namespace
 
 SafeTensors load_safetensors(const std::string& path, Layout layout) {
@@ -249,16 +267,17 @@ void save_safetensors(const std::string& path, const SafeTensors& content) {
   atomic_write(path, encode_safetensors(content));
 }
 
-std::string checksum(const SafeTensors& content) {
-  uLong crc = crc32_z(0, nullptr, 0);
-  for (const auto& [name, values] : content.tensors) {
-    const std::string kind = text(name, ' ', name_of(values.dtype()), values.shape(), '\n');
-    crc = crc32_z(crc, reinterpret_cast<const uint8_t*>(kind.data()), kind.size());
-    crc = crc32_z(crc, static_cast<const uint8_t*>(values.raw()), values.bytes());
-  }
-  char digits[9];
-  std::snprintf(digits, sizeof digits, "%08lx", crc);
-  return digits;
+void seal(SafeTensors& content, const std::string& entry) {
+  content.metadata[checksum_key] = checksum(content, entry);
+}
+
+void check_seal(const SafeTensors& content, const std::string& path, const std::string& entry) {
+  const auto noted = content.metadata.find(checksum_key);
+  if (noted == content.metadata.end()) return;
+  if (const std::string computed = checksum(content, entry); computed != noted->second)
+    throw format_error(path, 0,
+                       "its content has the checksum " + computed + ", expected " + noted->second +
+                           "; the file is damaged: take another copy, or an earlier one");
 }
 
 int64_t count_not_finite(const SafeTensors& content) {

@@ -35,9 +35,12 @@ SafeTensors parse_safetensors(ByteView bytes, const std::string& path, Layout la
 void save_safetensors(const std::string& path, const SafeTensors& content);
 Bytes encode_safetensors(const SafeTensors& content);
 
-/// CRC-32 of the names, types, shapes and elements of all tensors, as eight hexadecimal digits: tells whether
-/// they are those that were saved.
-std::string checksum(const SafeTensors& content);
+/// Notes in the metadata, as stairgrad.checksum, the CRC-32 of the names, types, shapes and elements of all
+/// tensors and of the metadata's entry `entry`, if it is named.
+void seal(SafeTensors& content, const std::string& entry = "");
+/// Throws format_error if they are not those that were sealed. Files of earlier builds have no checksum and
+/// pass.
+void check_seal(const SafeTensors& content, const std::string& path, const std::string& entry = "");
 
 /// Number of NaN and infinite elements.
 int64_t count_not_finite(const SafeTensors& content);

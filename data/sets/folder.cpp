@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <sstream>
 
 #include "../formats/image.h"
+#include "../formats/labels.h"
 #include "sets.h"
 
 namespace stairgrad::data {
@@ -108,40 +108,6 @@ class Explorer {
   std::vector<std::string> skipped_;
 };
 
-/// The cells of a line, and where it begins.
-struct Row {
-  uint64_t line, offset;
-  std::vector<std::string> cells;
-};
-
-std::vector<Row> read_table(const fs::path& path) {
-  const Bytes bytes = read_file(path.string(), 64 << 20);
-  std::istringstream lines(std::string(bytes.begin(), bytes.end()));
-  std::vector<Row> rows;
-  uint64_t offset = 0;
-  for (std::string line; std::getline(lines, line);) {
-    rows.push_back({rows.size() + 1, offset, {}});
-    offset += line.size() + 1;
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    std::istringstream cells(line);
-    for (std::string cell; std::getline(cells, cell, '\t');) rows.back().cells.push_back(cell);
-  }
-  return rows;
-}
-
-[[noreturn]] void refuse(const fs::path& table, const Row& row, const std::string& reason) {
-  throw format_error(table.string(), row.offset, text("line ", row.line, ": ", reason));
-}
-
-/// A file that a table names must lie in the folder of the table.
-std::string named_file(const Explorer& explorer, const fs::path& folder, const fs::path& table,
-                       const Row& row) {
-  const std::string& name = row.cells[0];
-  if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos)
-    refuse(table, row, "got the file name \"" + name + "\", expected a plain name");
-  return explorer.file(folder / name);
-}
-
 /// A sub-folder a class. Without `classes` these are the classes; with them (those of the training part) each
 /// must be one of them, so that a class has the same number in every part.
 Files by_class(Explorer& explorer, const fs::path& root, std::vector<std::string> classes = {}) {
@@ -155,6 +121,8 @@ Files by_class(Explorer& explorer, const fs::path& root, std::vector<std::string
       throw format_error((root / name).string(), 0,
                          "the class " + name + " has no folder among those to train on; remove or rename it");
     fs::path folder = root / name;
+    if (!is_text(name))
+      throw format_error(folder.string(), 0, "the name of this class is no text in UTF-8; rename the folder");
     if (explorer.is_folder(folder / "images")) folder /= "images";
     const std::vector<std::string> names = explorer.pictures(folder);
     if (names.empty())
@@ -174,50 +142,31 @@ Files by_class(Explorer& explorer, const fs::path& root, std::vector<std::string
   return files;
 }
 
+constexpr uint64_t most_table_bytes = 64 << 20;
+
 /// Tiny-ImageNet's validation part: a table of file, class, box.
 Files by_annotations(Explorer& explorer, const fs::path& root, std::vector<std::string> classes) {
   Files files;
   files.class_names = std::move(classes);
-  const fs::path table = explorer.file(root / "val_annotations.txt");
+  const std::string path = explorer.file(root / "val_annotations.txt");
   explorer.is_folder(root / "images");  // refuses a link that leads out
-  for (const Row& row : read_table(table)) {
-    if (row.cells.size() < 2) refuse(table, row, "the row has no class; expected file, tab, class");
+  for (const TableRow& row : parse_table(read_file(path, most_table_bytes), path)) {
+    if (row.cells.size() < 2) row.refuse(path, "the row has no class; expected file, tab, class");
     const std::string& name = row.cells[1];
     const auto found = std::ranges::lower_bound(files.class_names, name);
     if (found == files.class_names.end() || *found != name)
-      refuse(table, row, "the class " + name + " has no folder among those to train on");
-    files.paths.push_back(named_file(explorer, root / "images", table, row));
+      row.refuse(path, "the class " + name + " has no folder among those to train on");
+    files.paths.push_back(explorer.file(root / "images" / row.file(path)));
     files.labels.push_back(static_cast<int32_t>(found - files.class_names.begin()));
   }
   return files;
 }
 
-/// A table with the header file, class[, ..., name, ...]; classes are numbers.
 Files by_table(const Explorer& explorer, const fs::path& root) {
-  constexpr int max_classes = 100'000;
-  const fs::path table = explorer.file(root / "labels.tsv");
-  std::vector<Row> rows = read_table(table);
-  const Row header = rows.empty() ? Row{1, 0, {}} : rows[0];
-  const std::vector<std::string>& columns = header.cells;
-  if (columns.size() < 2 || columns[0] != "file" || columns[1] != "class")
-    refuse(table, header, "expected the columns file and class, separated by tabs");
-  const auto name_column = static_cast<size_t>(std::ranges::find(columns, "name") - columns.begin());
-  Files files;
-  for (size_t i = 1; i < rows.size(); ++i) {
-    const std::vector<std::string>& cells = rows[i].cells;
-    if (cells.size() != columns.size())
-      refuse(table, rows[i], text("got ", cells.size(), " columns, expected ", columns.size()));
-    const std::string& digits = cells[1];
-    if (digits.empty() || digits.size() > 6 || digits.find_first_not_of("0123456789") != std::string::npos ||
-        std::stoi(digits) >= max_classes)
-      refuse(table, rows[i], "got the class \"" + digits + "\", expected a number from 0 on");
-    const auto label = static_cast<size_t>(std::stoi(digits));
-    files.paths.push_back(named_file(explorer, root, table, rows[i]));
-    files.labels.push_back(static_cast<int32_t>(label));
-    for (size_t k = files.class_names.size(); k <= label; ++k) files.class_names.push_back(text("class ", k));
-    if (name_column < columns.size()) files.class_names[label] = cells[name_column];
-  }
-  return files;
+  const std::string path = explorer.file(root / "labels.tsv");
+  LabelTable table = parse_labels(read_file(path, most_table_bytes), path);
+  for (std::string& file : table.files) file = explorer.file(root / file);
+  return {std::move(table.files), std::move(table.labels), std::move(table.class_names)};
 }
 
 Files find_files(Explorer& explorer, const fs::path& root, bool train) {

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <set>
 
+#include "../dataset.h"
 #include "sets.h"
 
 namespace stairgrad::data {
@@ -35,6 +36,13 @@ std::string find_data(const Place& place, const std::string& dir, const std::str
     tried += (tried.empty() ? "" : ", ") + folder;
   }
   throw unavailable_error(text("[data] no ", place.name, " (", wanted, ") in ", tried, "; ", place.advice));
+}
+
+std::string find_file(const std::string& path, const std::string& dir) {
+  std::error_code ignored;
+  if (path.empty() || path[0] == '/' || std::filesystem::exists(path, ignored)) return path;
+  const std::string beside = (dir.empty() ? default_root() : dir) + '/' + path;
+  return std::filesystem::exists(beside, ignored) ? beside : path;
 }
 
 void warn_once(const std::string& message) {

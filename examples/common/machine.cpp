@@ -1,5 +1,6 @@
 #include "machine.h"
 
+#include <filesystem>
 #include <cblas.h>
 #include <sched.h>
 
@@ -89,6 +90,8 @@ std::string openblas_threads() {
 }
 
 }  // namespace
+
+std::string this_program() { return std::filesystem::read_symlink("/proc/self/exe").string(); }
 
 Machine this_machine() {
   Machine machine;

@@ -23,5 +23,7 @@ struct Machine {
 };
 
 Machine this_machine();
+/// Path of the running program.
+std::string this_program();
 
 }  // namespace stairgrad::examples

@@ -5,10 +5,12 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "../../data/formats/file.h"
 #include "machine.h"
@@ -29,7 +31,12 @@ RunDirectory::RunDirectory(std::string path, bool resume) : path_(std::move(path
   if (lock_ < 0)
     throw unavailable_error(
         text("--out ", path_, ": the folder cannot be written to (", std::strerror(errno), ")"));
-  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+  // A run to be resumed may still be writing its last checkpoint.
+  for (int tries = resume ? 100 : 0; ::flock(lock_, LOCK_EX | LOCK_NB) != 0; --tries) {
+    if (tries > 0) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      continue;
+    }
     ::close(lock_);
     throw unavailable_error(
         text("--out ", path_, ": another run is writing there; wait for it, stop it, or name another folder"));
@@ -78,10 +85,10 @@ void RunDirectory::metrics(const Value& line) {
   lines_.push_back(line);
 }
 
-void RunDirectory::forget_metrics_after(const std::string& key, int64_t last) {
+void RunDirectory::forget_metrics_after(const std::string& phase, int64_t last) {
   std::erase_if(lines_, [&](const Value& line) {
-    const Value* field = line.find(key);
-    return field && field->number() > static_cast<double>(last);
+    const Value *own = line.find("phase"), *epoch = line.find("epoch");
+    return own && own->json() == Value(phase).json() && epoch && epoch->number() > static_cast<double>(last);
   });
   rewrite_metrics();
 }

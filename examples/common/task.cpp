@@ -8,7 +8,7 @@ namespace stairgrad::examples {
 void TaskOptions::add_to(Options& o) {
   o.add("--model", model, "network of the zoo").one_of(nn::model_names());
   o.add("--dataset", dataset, "pictures").one_of(data::dataset_names());
-  o.add("--init", init, "model file to start from");
+  o.add("--init", init, "model file to start from; a relative name may also be one in the folder of the data");
   o.add("--init-partial", init_partial,
         "load of --init what fits, such as all but the classes, and say what did not; the rest gets initial "
         "values");
@@ -59,7 +59,9 @@ std::string usual_normalisation(const std::string& dataset) {
 
 }  // namespace
 
-Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed) {
+Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_t seed) {
+  TaskOptions options = asked;
+  options.init = data::find_file(asked.init, data_folder);
   Task task;
   task.info.model = options.model;
   task.size = options.size;

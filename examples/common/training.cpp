@@ -180,12 +180,13 @@ class Loop {
   }
 
   void resume() {
-    if (!job_.run.has(job_.checkpoint)) return;
-    nn::Checkpoint current = snapshot();
-    nn::restore(nn::load_checkpoint(job_.run.file(job_.checkpoint)), current);
-    epoch_ = current.counters.at("epoch");
-    batch_ = current.counters.at("batch");
-    job_.run.forget_metrics_after("epoch", job_.first_epoch + epoch_);
+    if (job_.run.has(job_.checkpoint)) {
+      nn::Checkpoint current = snapshot();
+      nn::restore(nn::load_checkpoint(job_.run.file(job_.checkpoint)), current);
+      epoch_ = current.counters.at("epoch");
+      batch_ = current.counters.at("batch");
+    }
+    job_.run.forget_metrics_after(job_.phase, job_.first_epoch + epoch_);
   }
 
   void run() {

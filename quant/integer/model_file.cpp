@@ -279,6 +279,7 @@ void save(const Model& model, const std::string& path) {
   }
   file.metadata[metadata_key] = graph.dump();
   file.metadata["policy"] = model.policy;
+  data::seal(file, metadata_key);
   data::save_safetensors(path, file);
 }
 
@@ -286,11 +287,13 @@ bool holds_integer_model(const std::string& path) {
   return data::load_safetensors(path).metadata.count(metadata_key) > 0;
 }
 
-Model load(const std::string& path) {
-  const data::SafeTensors file = data::load_safetensors(path);
+namespace {
+
+Model model_of(const data::SafeTensors& file, const std::string& path) {
   const auto found = file.metadata.find(metadata_key);
   if (found == file.metadata.end())
     throw format_error(path, 0, "this is no integer model; make one with quickstart, qat or ptq");
+  data::check_seal(file, path, metadata_key);
   const Json graph =
       data::parse_json({reinterpret_cast<const uint8_t*>(found->second.data()), found->second.size()}, path);
   const JsonFields f(graph, path, "integer model");
@@ -321,6 +324,13 @@ Model load(const std::string& path) {
     throw format_error(path, 0, error.what());
   }
   return model;
+}
+
+}  // namespace
+
+Model load(const std::string& path) { return model_of(data::load_safetensors(path), path); }
+Model parse(data::ByteView bytes, const std::string& path) {
+  return model_of(data::parse_safetensors(bytes, path), path);
 }
 
 }  // namespace stairgrad::quant::integer

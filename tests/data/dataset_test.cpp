@@ -14,6 +14,7 @@
 
 #include "data/formats/image.h"
 #include "data/sets/sets.h"
+#include "kernels/random.h"
 #include "skip.h"
 #include "support.h"
 
@@ -165,6 +166,17 @@ TEST_CASE("CIFAR-10: five training files in order, one test file") {
   CHECK(has(refusal([&] { load_dataset("cifar10", folder.path()); }), "data_batch_4.bin"));
 }
 
+TEST_CASE("CIFAR-10: a record or a byte too many") {
+  const TemporaryFolder folder;
+  write_cifar10(folder, "test_batch.bin", 10001, 3);
+  const auto load = [&] { return load_dataset("cifar10", folder.path(), Split::test).size(); };
+  CHECK(has(printed([&] { CHECK(load() == 10001); }),
+            "test_batch.bin has 10001 records, the published file has 10000"));
+  std::ofstream(folder / "cifar-10-batches-bin/test_batch.bin", std::ios::app) << '\3';
+  CHECK(
+      has(refusal(load), "test_batch.bin (byte 30733073): got 30733074 bytes, expected a multiple of 3073"));
+}
+
 TEST_CASE("CIFAR: a file cut at the end of a record is told by its number of records") {
   CHECK(count_warning("f", 10000, 10000).empty());
   CHECK(has(count_warning("f", 9999, 10000), "f has 9999 records, the published file has 10000"));
@@ -310,6 +322,24 @@ TEST_CASE("folder: train and val; an empty class; no pictures; no folder") {
   CHECK_THROWS_AS(load_dataset("folder", empty.path()), unavailable_error);
 }
 
+TEST_CASE("folder: files of random bytes under the names of pictures") {
+  const TemporaryFolder folder;
+  Bytes noise;
+  for (uint64_t i = 0; i < 5000; ++i) noise.push_back(static_cast<uint8_t>(Philox(3).below(i, 256)));
+  for (const char* name : {"a/x.jpg", "a/x.jpeg", "a/x.png"}) folder.file(name, noise);
+  const Dataset dataset = load_dataset("folder", folder.path());
+  REQUIRE(dataset.size() == 3);
+  for (int64_t i = 0; i < 3; ++i)
+    CHECK(has(refusal([&] { dataset.image(i); }), "this is neither a PNG nor a JPEG picture"));
+}
+
+TEST_CASE("folder: a class whose name no model file could hold") {
+  const TemporaryFolder folder;
+  write_picture(folder, "b\xe4r/p.png", 2, 2, 9);
+  CHECK(
+      has(refusal([&] { load_dataset("folder", folder.path()); }), "is no text in UTF-8; rename the folder"));
+}
+
 TEST_CASE("folder: Tiny-ImageNet's layout") {
   const TemporaryFolder folder;
   write_picture(folder, "train/n01/images/n01_0.png", 2, 2, 1);
@@ -342,7 +372,7 @@ TEST_CASE("folder: a table of files and classes") {
     return refusal([&] { load_dataset("folder", folder.path()); });
   };
   CHECK(has(refused("p.png\t2\n"), "expected the columns file and class"));
-  CHECK(has(refused(""), "line 1"));
+  CHECK(has(refused(""), "the file is empty"));
   CHECK(has(refused("file\tclass\np.png\n"), "line 2: got 1 columns, expected 2"));
   CHECK(has(refused("file\tclass\np.png\t-1\n"), "got the class \"-1\""));
   CHECK(has(refused("file\tclass\np.png\t99999999999999999999\n"), "expected a number"));

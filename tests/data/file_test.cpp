@@ -11,6 +11,7 @@
 #include <csignal>
 
 #include "kernels/random.h"
+#include "skip.h"
 #include "support.h"
 
 using namespace stairgrad;
@@ -31,6 +32,19 @@ TEST_CASE("read_file returns the bytes of a regular file and refuses everything 
     ::chmod(folder.file("secret", "x").c_str(), 0);
     CHECK(has(refusal([&] { read_file(folder / "secret"); }), "cannot be opened"));
   }
+}
+
+TEST_CASE("read_file: a file that grows or shrinks while it is read") {
+  // Files of the system that hold more, or less, than the size they state: what a reader meets who is
+  // overtaken.
+  const auto check = [](const std::string& path, const char* message) {
+    if (std::filesystem::exists(path))
+      CHECK(has(refusal([&] { read_file(path); }), message));
+    else
+      skip("there is no " + path);
+  };
+  check("/proc/self/status", "the file grew while it was read");
+  check("/sys/devices/system/cpu/online", "the file shrank while it was read");
 }
 
 TEST_CASE("atomic_write replaces the file and leaves nothing beside it") {

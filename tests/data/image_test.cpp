@@ -148,12 +148,37 @@ TEST_CASE("PNG: a flipped bit anywhere behind the signature is noticed") {
 TEST_CASE("PNG and JPEG: truncation at every byte is refused") {
   const auto decode = [](const Bytes& part) { decode_image(part, "f"); };
   CHECK(first_accepted_truncation(two_by_one(), decode) == -1);
-  for (const char* name : {"baseline.jpg", "progressive.jpg", "cmyk.jpg", "restart.jpg"})
+  for (const char* name :
+       {"baseline.jpg", "progressive.jpg", "cmyk.jpg", "ycck.jpg", "restart.jpg", "separate_scans.jpg"})
     CHECK(first_accepted_truncation(sample(name), decode) == -1);
 }
 
-TEST_CASE(
-    "JPEG: baseline, progressive, grey, subsampled, CMYK and with restarts decode to what Pillow sees") {
+TEST_CASE("PNG: an animation is its still picture") {
+  const auto frame = [](uint8_t number) {  // 2 x 1 pixels, shown for a second
+    return chunk("fcTL",
+                 Bytes{0, 0, 0, number} + big_endian(2) + big_endian(1) + Bytes(8) + Bytes{0, 1, 0, 1, 0, 0});
+  };
+  const Bytes second = Bytes{0, 0, 0, 2} + deflated(Bytes{0, 9, 9, 9, 9, 9, 9});
+  const Bytes animated = signature + header(2, 1, 8, rgb) + chunk("acTL", big_endian(2) + big_endian(0)) +
+                         frame(0) + chunk("IDAT", deflated(Bytes{0, 1, 2, 3, 4, 5, 6})) + frame(1) +
+                         chunk("fdAT", second) + chunk("IEND", {});
+  CHECK(pixels(animated) == std::vector<double>{1, 2, 3, 4, 5, 6});
+  CHECK(first_accepted_truncation(animated, [](const Bytes& part) { decode_image(part, "f"); }) == -1);
+}
+
+TEST_CASE("JPEG and PNG: pictures are not turned, whatever EXIF says") {
+  // One entry: orientation (0x112) is 6, "turn by 90 degrees".
+  const Bytes exif = bytes_of("MM") + Bytes{0, 42, 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0} +
+                     Bytes{0, 0, 0, 0};
+  CHECK(pixels(png(2, 1, 8, rgb, {0, 1, 2, 3, 4, 5, 6}, chunk("eXIf", exif))) == pixels(two_by_one()));
+  const Bytes jpeg = sample("baseline.jpg"), name = {'E', 'x', 'i', 'f', 0, 0};
+  const auto length = static_cast<uint8_t>(2 + name.size() + exif.size());
+  const Bytes turned = (Bytes{0xff, 0xd8, 0xff, 0xe1, 0, length} + name + exif) + ByteView(jpeg).subspan(2);
+  CHECK(decode_image(turned, "f").shape() == Shape{13, 19, 3});
+  CHECK(pixels(turned) == pixels(jpeg));
+}
+
+TEST_CASE("JPEG: every kind decodes to what Pillow sees, or djpeg where Pillow does not say") {
   struct Sample {
     const char* name;
     int expected[3][3];  // at (0,0), (6,9), (12,18)
@@ -163,8 +188,10 @@ TEST_CASE(
       {"restart.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"subsampled.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"progressive.jpg", {{2, 2, 136}, {114, 115, 57}, {232, 228, 227}}},
+      {"separate_scans.jpg", {{0, 3, 143}, {115, 114, 60}, {233, 227, 227}}},
       {"grey.jpg", {{17, 17, 17}, {108, 108, 108}, {229, 229, 229}}},
       {"cmyk.jpg", {{0, 0, 127}, {117, 114, 61}, {234, 227, 228}}},
+      {"ycck.jpg", {{255, 210, 255}, {232, 85, 163}, {0, 126, 0}}},
   };
   for (const Sample& s : samples) {
     INFO(s.name);
@@ -198,6 +225,41 @@ TEST_CASE("JPEG: kinds that are not supported and headers that lie") {
   CHECK(has(image_refusal({0xff, 0xd8, 0x00}), "expected a JPEG marker"));
   // What follows the end marker (a camera's preview, say) is not looked at.
   CHECK(image_refusal(jpeg + bytes_of("preview")).empty());
+}
+
+TEST_CASE("JPEG: coded data cut short and closed with an end marker are refused, in every scan") {
+  const auto next = [](const Bytes& bytes, size_t at, bool (*wanted)(uint8_t)) {
+    while (bytes[at] != 0xff || !wanted(bytes[at + 1])) ++at;
+    return at;
+  };
+  constexpr size_t unseen = 22;  // up to so many bytes may be missing: zero bits may mean many pixels each
+  for (const std::string name : {"baseline.jpg", "restart.jpg", "subsampled.jpg", "progressive.jpg",
+                                 "grey.jpg", "separate_scans.jpg"}) {
+    INFO(name);
+    const Bytes whole = sample(name);
+    CHECK(image_refusal(whole).empty());
+    int cuts = 0;
+    for (size_t at = 0, end = 0; end + 2 < whole.size();) {
+      at = next(whole, end, [](uint8_t marker) { return marker == 0xda; });
+      at += 2 + (size_t{whole[at + 2]} << 8 | whole[at + 3]);
+      end = next(whole, at, [](uint8_t m) { return m != 0 && m != 0xff && (m < 0xd0 || m > 0xd7); });
+      for (; at + unseen < end; ++at) {
+        INFO("cut at " << at << ", the scan ends at " << end);
+        Bytes cut(whole.begin(), whole.begin() + static_cast<ptrdiff_t>(at));
+        if (cut.back() == 0xff) cut.pop_back();
+        CHECK(!image_refusal(cut + Bytes{0xff, 0xd9}).empty());
+        ++cuts;
+      }
+    }
+    CHECK(cuts > 5);
+  }
+}
+
+TEST_CASE("JPEG: a restart marker in the wrong place is refused") {
+  const Bytes whole = sample("restart.jpg"), marker = {0xff, 0xd0}, end = {0xff, 0xd9};
+  const auto at = std::search(whole.begin(), whole.end(), marker.begin(), marker.end());
+  const Bytes moved = (Bytes(whole.begin(), at) + Bytes(at + 2, whole.end() - 2)) + marker + end;
+  CHECK(has(image_refusal(moved), "cannot be decoded"));
 }
 
 TEST_CASE("JPEG: no single damaged byte crashes the decoder") {

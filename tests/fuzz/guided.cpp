@@ -10,8 +10,7 @@ using namespace stairgrad;
 using namespace stairgrad::data;
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* bytes, size_t size) {
-  static const Parser& parser = *std::ranges::find(parsers(), std::string_view(PARSER),
-                                                   [](const Parser& p) { return std::string_view(p.name); });
+  static const Parser& parser = *std::ranges::find(parsers(), PARSER, &Parser::name);
   try {
     parser.parse({bytes, bytes + size});
   } catch (const format_error&) {

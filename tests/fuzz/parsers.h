@@ -6,8 +6,9 @@
 namespace stairgrad::data {
 
 struct Parser {
-  const char* name;  ///< of the folder in tests/fuzz/corpus
+  std::string name;  ///< of the folder in tests/fuzz/corpus
   void (*parse)(const Bytes& bytes);
+  bool text = false;  ///< its files are texts, in which line ends may change
 };
 
 const std::vector<Parser>& parsers();

@@ -586,6 +586,7 @@ TEST_CASE("damaged files end in format_error: truncated anywhere, or with any by
       return false;
     }
   };
+  CHECK(attempt(whole));
   for (size_t length = 0; length < whole.size(); length += 1 + whole.size() / 200)
     CHECK_FALSE(attempt(data::Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length))));
   const Philox rng(11);
@@ -593,9 +594,9 @@ TEST_CASE("damaged files end in format_error: truncated anywhere, or with any by
   for (uint64_t i = 0; i < 2000; ++i) {
     data::Bytes damaged = whole;
     damaged[rng.below(2 * i, damaged.size())] ^= static_cast<uint8_t>(1 + rng.below(2 * i + 1, 255));
-    loaded += attempt(damaged);  // weights may change unseen; nothing else may happen
+    loaded += attempt(damaged);  // what no checksum guards: its own name, the policy's text, spaces
   }
-  CHECK(loaded < 2000);
+  CHECK(loaded < 10);
   std::filesystem::remove(path);
 }
 

@@ -1,0 +1,39 @@
+#include "statistics.h"
+
+#include <cmath>
+#include <numeric>
+
+namespace stairgrad::examples {
+namespace {
+
+// The 97.5 % quantile of Student's t distribution: exact values for few degrees of freedom, the expansion of
+// Cornish and Fisher beyond (within 1e-4).
+double t_quantile(size_t degrees) {
+  constexpr double exact[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281};
+  if (degrees <= std::size(exact)) return exact[degrees - 1];
+  constexpr double z = 1.959964;
+  const auto n = static_cast<double>(degrees);
+  return z + (z * z * z + z) / (4 * n) + (5 * std::pow(z, 5) + 16 * z * z * z + 3 * z) / (96 * n * n);
+}
+
+}  // namespace
+
+double mean(const std::vector<double>& x) {
+  return std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+}
+
+double deviation(const std::vector<double>& x) {
+  if (x.size() < 2) return NAN;
+  const double centre = mean(x);
+  double sum = 0;
+  for (const double value : x) sum += (value - centre) * (value - centre);
+  return std::sqrt(sum / static_cast<double>(x.size() - 1));
+}
+
+Interval mean_interval(const std::vector<double>& x) {
+  if (x.size() < 2) return {NAN, NAN};
+  const double half = t_quantile(x.size() - 1) * deviation(x) / std::sqrt(static_cast<double>(x.size()));
+  return {mean(x) - half, mean(x) + half};
+}
+
+}  // namespace stairgrad::examples

@@ -1,0 +1,19 @@
+// Means of a few runs, and how sure they are.
+#pragma once
+
+#include <vector>
+
+namespace stairgrad::examples {
+
+double mean(const std::vector<double>& x);
+/// Standard deviation of the population that x is a sample of; NaN for fewer than two values.
+double deviation(const std::vector<double>& x);
+
+struct Interval {
+  double low, high;
+};
+/// Where the mean of the population lies with 95 % confidence, by Student's t distribution; NaN for fewer than two
+/// values.
+Interval mean_interval(const std::vector<double>& x);
+
+}  // namespace stairgrad::examples

@@ -1,0 +1,108 @@
+#!/bin/bash
+# qat and table on synthetic pictures: the same bits after a stop, a saved network measured again, a table that goes
+# on after being killed, and clear errors for wrong inputs.
+#   qat_test.sh BUILD
+set -uo pipefail
+build=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+# check NAME COMMAND...
+check() {
+  local name=$1
+  shift
+  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
+}
+# refused NAME WORDS PROGRAM OPTION...: exit code 1 and a message with these words.
+refused() {
+  local name=$1 words=$2 program=$3 code=0
+  shift 3
+  "$build/examples/$program" "$@" >refused.log 2>&1 || code=$?
+  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
+    echo "ok $name"
+  else
+    echo "FAILED $name: exit code $code"
+    cat refused.log
+  fi
+}
+# figure FILE KEY: a field of a result.
+figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }
+
+common=(--model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5)
+qat() { "$build/examples/qat" "${common[@]}" "$@"; }
+
+check 'a network in floats' "$build/examples/train" "${common[@]}" --epochs 2 --out float
+start=(--init float/model.safetensors --wbits 3 --abits 3 --epochs 3 --dtype bf16 --integer-forward --distill 0.5 --dampen 1e-3
+       --progressive 8,4 --stage-epochs 1 --bn-batches 4)
+check 'training with every option' qat "${start[@]}" --out whole
+check 'codes of the integer run are those of the quantized evaluation' [ "$(figure whole/result.json agreement.codes_mismatched)" = 0 ]
+check 'trajectories of every site' python3 - <<'PYTHON'
+import json
+lines = [json.loads(line) for line in open("whole/metrics.jsonl")]
+sites = [line for line in lines if line["phase"] == "qat" and "sites" in line]
+assert [line["epoch"] for line in sites] == [3, 4, 5], sites
+conv = sites[-1]["sites"]["layer1"]["0"]["conv1"]
+assert 0 < conv["weight"]["alpha"] < 1 and conv["weight"]["low"] < 0 < conv["weight"]["high"]
+assert abs(conv["weight"]["error"] - conv["weight"]["clipping"] - conv["weight"]["rounding"]) < 1e-9
+assert 0 <= conv["weight"]["oscillating"] <= 1 and conv["input"]["low"] == 0
+PYTHON
+check 'and their charts' grep -q 'Mean alpha' whole/report.html
+
+qat "${start[@]}" --out stopped >stopped.log 2>&1 &
+until grep -q '"epoch":3' stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -INT $!
+wait $!
+check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
+check '--resume goes on' qat "${start[@]}" --resume --out stopped
+check 'and ends in the same bits' cmp stopped/model.safetensors whole/model.safetensors
+check 'and the same integer model' cmp stopped/integer.safetensors whole/integer.safetensors
+check 'with the same trajectories' cmp <(grep sites stopped/metrics.jsonl) <(grep sites whole/metrics.jsonl)
+
+check 'a saved network is measured again' qat --init whole/model.safetensors --epochs 0 --out again
+check 'with the same accuracy' [ "$(figure whole/result.json accuracy.fake_quant)" = "$(figure again/result.json accuracy.fake_quant)" ]
+check 'and lowered to the same integers' cmp again/integer.safetensors whole/integer.safetensors
+check 'a skip in floats trains, and says why it is not deployed' qat --init float/model.safetensors --skip float --epochs 1 --out skip
+check 'with the layer named' grep -q '"deployed": ".*layer' skip/result.json
+
+refused 'a quantized network to train' 'holds a quantized network' qat "${common[@]}" --init whole/model.safetensors --epochs 1 --out no
+refused 'an unknown quantizer' 'quantizer.*dsqq' qat "${common[@]}" --quantizer dsqq --epochs 1 --out no
+refused 'an unknown setting' 'alhpa' qat "${common[@]}" --quantizer dsq:alhpa=1 --epochs 1 --out no
+refused '9 bits' '9' qat "${common[@]}" --wbits 9 --epochs 1 --out no
+refused 'stages that are no bits' '--progressive 8,x' qat "${common[@]}" --progressive 8,x --epochs 1 --out no
+refused 'distillation from nothing' '--distill' qat "${common[@]}" --distill 1 --epochs 1 --out no
+
+cat >few.json <<'JSON'
+{"title": "Few", "program": "qat",
+ "options": {"model": "resnet8", "dataset": "synthetic", "limit": 256, "batch": 32, "epochs": 1, "no-deploy": true},
+ "figures": [{"name": "accuracy", "field": "accuracy.fake_quant"}],
+ "rows": [{"name": "4/4 lsq", "options": {"quantizer": "lsq"}, "seeds": [0, 1]},
+          {"name": "4/4 dsq", "options": {"quantizer": "dsq"}, "seeds": [0, 1]}],
+ "differences": [{"of": "4/4 dsq", "minus": "4/4 lsq"}]}
+JSON
+table() { "$build/examples/table" few.json --out work "$@"; }
+check 'a list of what is missing' [ "$(table --list | grep -c '^missing')" = 4 ]
+table >killed.log 2>&1 &
+until [ -s few/4-4_lsq-seed0.json ] || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -KILL $!
+wait $! 2>/dev/null
+check 'a table that was killed goes on' table --jobs 2
+check 'and has all rows' [ "$(table --list | grep -c '^done')" = 4 ]
+check 'with means, deviations and a paired interval' python3 - <<'PYTHON'
+import json, statistics
+a = [json.load(open(f"few/4-4_{q}-seed{s}.json"))["accuracy"]["fake_quant"] for q in ("lsq", "dsq") for s in (0, 1)]
+md = open("few.md").read()
+assert f"| 4/4 lsq | 2 of 2 | {statistics.mean(a[:2]):.2f} ± {statistics.stdev(a[:2]):.2f} |" in md, md
+d = [a[2] - a[0], a[3] - a[1]]
+half = 12.7062 * statistics.stdev(d) / 2 ** 0.5
+interval = [line.split("|")[3:5] for line in md.splitlines() if line.startswith("| 4/4 dsq − 4/4 lsq")][0]
+got = [float(interval[0])] + [float(word) for word in interval[1].split(" to ")]
+want = [statistics.mean(d), statistics.mean(d) - half, statistics.mean(d) + half]
+assert all(abs(a - b) < 0.006 for a, b in zip(got, want)), (got, want)
+assert "`build/examples/qat " in md and "--model resnet8" in md, md
+PYTHON
+check 'results name no folder of this machine' sh -c '! grep -q "$PWD\|work/few" few/*.json'
+sed -i 's/"quantizer": "lsq"/"quantizer": "ste"/' few.json
+refused 'a result that other options made' 'made with --quantizer' table few.json
+echo '{"title": "x", "program": "qat", "rows": [], "figure": []}' >wrong.json
+refused 'a table without figures' 'figures' table wrong.json
