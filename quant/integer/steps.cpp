@@ -186,29 +186,37 @@ class StepMaker {
             static_cast<size_t>(channels) * sizeof(Sum)};
   }
 
+  static void take_larger(const uint8_t* from, uint8_t* to, int64_t n) {
+    simd::integer_table().codes.larger(from, to, n);
+  }
+  static void take_larger(const float* from, float* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i] > to[i] ? from[i] : to[i];
+  }
+
+  // The largest of each column first, of whole rows at once.
   template <class T>
   Step largest(const MaxPool& layer) const {
-    const Shape &src = at(layer.src).shape, &dst = at(layer.dst).shape;
-    const int64_t channels = src[2];
-    return {[=, &src, &dst](const Work& w) {
-      const T* from = source<T>(w, layer.src);
-      T* to = destination<T>(w, layer.dst);
-      for_windows(w, src, dst, layer.options, [&](int64_t image, int64_t result, Part rows, Part columns) {
-        T* largest = to + result * channels;
-        bool first = true;
-        for (int64_t y = rows.first; y < rows.last; ++y)
-          for (int64_t x = columns.first; x < columns.last; ++x, first = false) {
-            const T* pixel = from + ((image * src[0] + y) * src[1] + x) * channels;
-            if (first)
-              std::copy_n(pixel, channels, largest);
-            else if constexpr (std::is_same_v<T, uint8_t>)
-              simd::integer_table().codes.larger(pixel, largest, channels);
-            else
-              for (int64_t c = 0; c < channels; ++c)
-                largest[c] = pixel[c] > largest[c] ? pixel[c] : largest[c];
-          }
-      });
-    }};
+    const Shape src = at(layer.src).shape, dst = at(layer.dst).shape;
+    const int64_t channels = src[2], line = src[1] * channels;
+    return {[=](const Work& w) {
+              T* of_columns = static_cast<T*>(w.scratch);
+              int64_t done = -1;  // the row that of_columns is for
+              for_windows(w, src, dst, layer.options,
+                          [&](int64_t image, int64_t result, Part rows, Part columns) {
+                            if (result / dst[1] != done) {
+                              done = result / dst[1];
+                              const T* from = source<T>(w, layer.src) + image * src[0] * line;
+                              std::copy_n(from + rows.first * line, line, of_columns);
+                              for (int64_t y = rows.first + 1; y < rows.last; ++y)
+                                take_larger(from + y * line, of_columns, line);
+                            }
+                            T* to = destination<T>(w, layer.dst) + result * channels;
+                            std::copy_n(of_columns + columns.first * channels, channels, to);
+                            for (int64_t x = columns.first + 1; x < columns.last; ++x)
+                              take_larger(of_columns + x * channels, to, channels);
+                          });
+            },
+            static_cast<size_t>(line) * sizeof(T)};
   }
 
   template <class T>
