@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "dispatch.h"
 #include "grid.h"
@@ -167,6 +169,21 @@ bool suits_matrix_units(const IntegerConvSpec& s) {
   return s.conv.groups == 1 && wide && onednn::has_matrix_units();
 }
 
+/// STAIRGRAD_INTEGER_CONV={own,onednn,reference}: what takes the place of `fastest`, to compare them.
+IntegerKernel asked_for() {
+  static const IntegerKernel kernel = [] {
+    const char* name = std::getenv("STAIRGRAD_INTEGER_CONV");
+    const std::string_view wanted = name ? name : "fastest";
+    check(wanted == "fastest" || wanted == "own" || wanted == "onednn" || wanted == "reference",
+          "[integer_conv] got STAIRGRAD_INTEGER_CONV=", wanted, ", expected own, onednn or reference");
+    return wanted == "own"         ? IntegerKernel::own
+           : wanted == "onednn"    ? IntegerKernel::onednn
+           : wanted == "reference" ? IntegerKernel::reference
+                                   : IntegerKernel::fastest;
+  }();
+  return kernel;
+}
+
 void run_reference(const IntegerConvSpec& spec, const IntegerConvOperands& o) {
   const Shape shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
   Array src(spec.src, DType::u8);
@@ -198,6 +215,7 @@ struct IntegerConv::Impl {
   /// Makes what runs, nothing where the reference shall run, and says why.
   const char* prepare(IntegerKernel kernel) {
     if (spec.src.size() == 0 || spec.weights.size() == 0) return "an array is empty";
+    if (kernel == IntegerKernel::fastest) kernel = asked_for();
     if (kernel == IntegerKernel::reference) return "asked for";
     const bool fastest = kernel == IntegerKernel::fastest;
     if (kernel == IntegerKernel::onednn || (fastest && suits_matrix_units(spec))) {

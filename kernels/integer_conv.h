@@ -34,7 +34,8 @@ struct IntegerConvOperands {
   void* scratch = nullptr;
 };
 
-/// What computes a convolution. `fastest` chooses by shape and CPU; the others are for tests.
+/// What computes a convolution. `fastest` chooses by shape and CPU, unless STAIRGRAD_INTEGER_CONV names
+/// another; the others are for tests.
 enum class IntegerKernel { fastest, own, onednn, reference };
 
 /// A prepared convolution: weights are packed and the kernel is chosen once. run() is const and thread-safe.
