@@ -42,8 +42,10 @@ enum class IntegerKernel { fastest, own, onednn, reference };
 class IntegerConv {
  public:
   /// Throws argument_error for a spec that does not hang together. A kernel that does not have it is replaced
-  /// by the reference.
-  explicit IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel = IntegerKernel::fastest);
+  /// by the reference. `shares` says in how many parts run() will be called: oneDNN's kernels for one image
+  /// are made for bands of its rows then.
+  explicit IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel = IntegerKernel::fastest,
+                       int shares = 1);
   ~IntegerConv();
   IntegerConv(IntegerConv&&) noexcept;
 

@@ -30,7 +30,8 @@ auto for_type(const Value& value, F make) {
 
 class StepMaker {
  public:
-  StepMaker(const Model& model, int64_t images) : model_(model), images_(images) {}
+  StepMaker(const Model& model, int64_t images, int shares)
+      : model_(model), images_(images), shares_(shares) {}
 
   Step operator()(const Encode& layer) const {
     const Grid grid = at(layer.dst).grid;
@@ -78,7 +79,8 @@ class StepMaker {
                                   .skip_ratio = layer.skip_ratio,
                                   .float_skip = layer.skip >= 0 && !at(layer.skip).codes};
     if (!src.alternatives.empty()) return with_alternatives(layer, spec);
-    const auto conv = std::make_shared<const kernels::IntegerConv>(spec);
+    const auto conv =
+        std::make_shared<const kernels::IntegerConv>(spec, kernels::IntegerKernel::fastest, shares_);
     return {[=, src = layer.src, dst = layer.dst, skip = layer.skip](const Work& w) {
               conv->run({w.values[src], w.values[dst], skip < 0 ? nullptr : w.values[skip], w.scratch},
                         w.share, w.shares);
@@ -113,7 +115,8 @@ class StepMaker {
       spec.b = layer.b.slice(static_cast<int64_t>(i), 1).reshape({channels});
       spec.m = layer.m.slice(static_cast<int64_t>(i), 1).reshape({channels});
       spec.src_zero_point = static_cast<int>(src.alternatives[i].grid.zero_point);
-      convs.push_back(std::make_shared<const kernels::IntegerConv>(spec));
+      convs.push_back(
+          std::make_shared<const kernels::IntegerConv>(spec, kernels::IntegerKernel::fastest, shares_));
     }
     const auto bytes = [this](int value) {
       return value < 0 ? 0
@@ -259,12 +262,13 @@ class StepMaker {
 
   const Model& model_;
   int64_t images_;
+  int shares_;
 };
 
 }  // namespace
 
-Step make_step(const Model& model, const Layer& layer, int64_t images) {
-  Step step = std::visit(StepMaker(model, images), layer);
+Step make_step(const Model& model, const Layer& layer, int64_t images, int shares) {
+  Step step = std::visit(StepMaker(model, images, shares), layer);
   if (step.implementation.empty()) step.implementation = op_of(layer);
   return step;
 }
