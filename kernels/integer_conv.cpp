@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "dispatch.h"
 #include "grid.h"
@@ -167,6 +169,21 @@ bool suits_matrix_units(const IntegerConvSpec& s) {
   return s.conv.groups == 1 && wide && onednn::has_matrix_units();
 }
 
+/// STAIRGRAD_INTEGER_CONV={own,onednn,reference}: what takes the place of `fastest`, to compare them.
+IntegerKernel asked_for() {
+  static const IntegerKernel kernel = [] {
+    const char* name = std::getenv("STAIRGRAD_INTEGER_CONV");
+    const std::string_view wanted = name ? name : "fastest";
+    check(wanted == "fastest" || wanted == "own" || wanted == "onednn" || wanted == "reference",
+          "[integer_conv] got STAIRGRAD_INTEGER_CONV=", wanted, ", expected own, onednn or reference");
+    return wanted == "own"         ? IntegerKernel::own
+           : wanted == "onednn"    ? IntegerKernel::onednn
+           : wanted == "reference" ? IntegerKernel::reference
+                                   : IntegerKernel::fastest;
+  }();
+  return kernel;
+}
+
 void run_reference(const IntegerConvSpec& spec, const IntegerConvOperands& o) {
   const Shape shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
   Array src(spec.src, DType::u8);
@@ -181,10 +198,11 @@ constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 }  // namespace
 
 struct IntegerConv::Impl {
-  Impl(const IntegerConvSpec& given, IntegerKernel kernel) : spec(given) {
+  Impl(const IntegerConvSpec& given, IntegerKernel kernel, int shares) : spec(given) {
     check_spec(spec);
     dst_shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
     const char* reason = prepare(kernel);
+    if (whole && spec.src[0] == 1 && shares > 1 && dst_shape[1] >= shares) cut(shares);
     const onednn::IntegerPrimitive* first = whole ? whole.get() : parts.empty() ? nullptr : parts[0].get();
     name = own ? text("own:", own->name()) : first ? text("onednn:", first->implementation()) : "reference";
     if (parts.size() > 1) name += text(" x ", parts.size());
@@ -198,6 +216,7 @@ struct IntegerConv::Impl {
   /// Makes what runs, nothing where the reference shall run, and says why.
   const char* prepare(IntegerKernel kernel) {
     if (spec.src.size() == 0 || spec.weights.size() == 0) return "an array is empty";
+    if (kernel == IntegerKernel::fastest) kernel = asked_for();
     if (kernel == IntegerKernel::reference) return "asked for";
     const bool fastest = kernel == IntegerKernel::fastest;
     if (kernel == IntegerKernel::onednn || (fastest && suits_matrix_units(spec))) {
@@ -236,6 +255,29 @@ struct IntegerConv::Impl {
     return "oneDNN does not have it";
   }
 
+  /// A convolution for each band of rows of the result; none if one of them is not oneDNN's.
+  void cut(int shares) {
+    const int64_t height = spec.src[1], step = spec.conv.stride[0];
+    const int64_t reach = (spec.weights.dim(1) - 1) * spec.conv.dilation[0] + 1;
+    for (int share = 0; share < shares; ++share) {
+      const int64_t first = dst_shape[1] * share / shares, last = dst_shape[1] * (share + 1) / shares;
+      // Rows of src, in the padding where they are negative or beyond the height.
+      const int64_t top = first * step - spec.conv.padding[0],
+                    bottom = (last - 1) * step - spec.conv.padding[0] + reach;
+      Band band;
+      band.src = std::clamp<int64_t>(top, 0, height);
+      band.dst = first;
+      IntegerConvSpec part = spec;
+      part.src[1] = std::clamp<int64_t>(bottom, 0, height) - band.src;
+      part.conv.padding[0] = std::max<int64_t>(0, -top);
+      part.conv.padding[1] = std::max<int64_t>(0, bottom - height);
+      if (part.src[1] <= 0) return bands.clear();
+      band.conv = std::make_unique<const Impl>(part, IntegerKernel::onednn, 1);
+      if (!band.conv->whole || band.conv->dst_shape[1] != last - first) return bands.clear();
+      bands.push_back(std::move(band));
+    }
+  }
+
   void split(IntegerConvSpec inner) {
     Array rest = spec.weights.clone();
     do {
@@ -251,6 +293,9 @@ struct IntegerConv::Impl {
   /// Frame, oneDNN's own scratch, then two arrays of sums.
   size_t scratch_bytes() const {
     if (own) return own->scratch_bytes();
+    size_t of_band = 0;
+    for (const Band& band : bands) of_band = std::max(of_band, band.conv->scratch_bytes());
+    if (!bands.empty()) return std::max(of_band, frame_bytes + whole->scratch_bytes());
     if (whole) return frame_bytes + whole->scratch_bytes();
     size_t bytes = 0;
     for (const auto& part : parts) bytes = std::max(bytes, part->scratch_bytes());
@@ -259,6 +304,15 @@ struct IntegerConv::Impl {
 
   void run(const IntegerConvOperands& o, int share, int shares) const {
     if (own) return own->run(o, share, shares);
+    if (shares > 1 && static_cast<size_t>(shares) == bands.size()) {
+      const Band& band = bands[static_cast<size_t>(share)];
+      const int64_t from = band.src * spec.src[2] * spec.src[3], to = band.dst * dst_shape[2] * dst_shape[3];
+      const int64_t element = spec.requantise ? 1 : sizeof(float);
+      return band.conv->run(
+          {static_cast<const uint8_t*>(o.src) + from, static_cast<uint8_t*>(o.dst) + to * element,
+           o.skip ? static_cast<const uint8_t*>(o.skip) + to : nullptr, o.scratch},
+          0, 1);
+    }
     if (share > 0) return;
     if (!whole && parts.empty()) return run_reference(spec, o);
     auto* scratch = static_cast<uint8_t*>(o.scratch);
@@ -306,13 +360,18 @@ struct IntegerConv::Impl {
   bool frame = false;
   size_t frame_bytes = 0;
   using Primitive = std::unique_ptr<onednn::IntegerPrimitive>;
-  Primitive whole;               ///< convolves and requantises
+  Primitive whole;  ///< convolves and requantises
+  struct Band {
+    int64_t src, dst;  ///< first rows
+    std::unique_ptr<const Impl> conv;
+  };
+  std::vector<Band> bands;       ///< `whole` in parts
   std::vector<Primitive> parts;  ///< otherwise: sums that are added up, then requantised
   std::string name;
 };
 
-IntegerConv::IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel)
-    : impl_(std::make_unique<Impl>(spec, kernel)) {}
+IntegerConv::IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel, int shares)
+    : impl_(std::make_unique<Impl>(spec, kernel, shares)) {}
 IntegerConv::~IntegerConv() = default;
 IntegerConv::IntegerConv(IntegerConv&&) noexcept = default;
 

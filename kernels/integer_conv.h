@@ -34,15 +34,18 @@ struct IntegerConvOperands {
   void* scratch = nullptr;
 };
 
-/// What computes a convolution. `fastest` chooses by shape and CPU; the others are for tests.
+/// What computes a convolution. `fastest` chooses by shape and CPU, unless STAIRGRAD_INTEGER_CONV names
+/// another; the others are for tests.
 enum class IntegerKernel { fastest, own, onednn, reference };
 
 /// A prepared convolution: weights are packed and the kernel is chosen once. run() is const and thread-safe.
 class IntegerConv {
  public:
   /// Throws argument_error for a spec that does not hang together. A kernel that does not have it is replaced
-  /// by the reference.
-  explicit IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel = IntegerKernel::fastest);
+  /// by the reference. `shares` says in how many parts run() will be called: oneDNN's kernels for one image
+  /// are made for bands of its rows then.
+  explicit IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel = IntegerKernel::fastest,
+                       int shares = 1);
   ~IntegerConv();
   IntegerConv(IntegerConv&&) noexcept;
 

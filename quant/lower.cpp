@@ -98,10 +98,12 @@ class Lowering {
       result = quantized(t);
     } else if (is(t, "reshape")) {
       result = stored(input_of(t));
-    } else if (const auto* slice = as<SliceOp>(t)) {
-      result = moved_codes(t, subsampling(t, *slice), ".subsample");
-    } else if (const auto* pad = as<PadOp>(t)) {
-      result = moved_codes(t, padding(t, *pad), ".pad");
+    } else if (as<SliceOp>(t) || as<PadOp>(t)) {
+      auto [layer, source] = subsampling(t);
+      layer.src = stored(source);
+      const Value from = value(layer.src);
+      layer.dst = result = add_value(t.node()->scope + ".subsample", image_of(t.shape()), from.grid, from.bits);
+      model_.layers.push_back(layer);
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
       const int src = stored(input_of(t));
       result =
@@ -227,19 +229,18 @@ class Lowering {
     int dst;
     const Shape image = image_of(unshaped(t).shape());
     const std::string name = text(t.node()->scope, t.node()->scope.empty() ? "" : ".", op_of(t)->name());
-    const auto moved = [&](auto layer) {
-      layer.src = stored_float(input_of(t), note);
+    const auto moved = [&](auto layer, const Tensor& source) {
+      layer.src = stored_float(source, note);
       layer.dst = dst = add_float(name, image, note);
       model_.layers.push_back(layer);
     };
     if (is(t, "reshape") && !is_on_grid(t)) {
       dst = stored_float(input_of(t), note);
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
-      moved(integer::MaxPool{0, 0, pool->options});
-    } else if (const auto* slice = as<SliceOp>(t)) {
-      moved(subsampling(t, *slice));
-    } else if (const auto* pad = as<PadOp>(t)) {
-      moved(padding(t, *pad));
+      moved(integer::MaxPool{0, 0, pool->options}, input_of(t));
+    } else if (as<SliceOp>(t) || as<PadOp>(t)) {
+      const auto [layer, source] = subsampling(t);
+      moved(layer, source);
     } else if (as<ConcatOp>(t) && !is_on_grid(t)) {
       std::vector<int> parts;
       for (const Tensor& part : t.node()->inputs) parts.push_back(stored_float(part, note));
@@ -310,28 +311,28 @@ class Lowering {
     return dst;
   }
 
-  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros.
-  static integer::Subsample subsampling(const Tensor& t, const SliceOp& op) {
+  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros; or one of the two. Gives the
+  // layer and the tensor that it reads.
+  std::pair<integer::Subsample, Tensor> subsampling(const Tensor& t) const {
+    if (const auto* pad = as<PadOp>(t)) {
+      for (size_t axis = 0; axis + 1 < pad->before.size(); ++axis)
+        if (pad->before[axis] != 0 || pad->after[axis] != 0) refuse(t, "only channels can be padded");
+      if (pad->value != 0) refuse(t, "only zeros can be padded");
+      const Tensor& inner = input_of(t);
+      const bool both = as<SliceOp>(inner) && has_one_reader(inner);
+      auto [layer, source] = both ? subsampling(inner) : std::pair{integer::Subsample{}, Tensor(inner)};
+      layer.before = pad->before.back();
+      layer.after = pad->after.back();
+      return {layer, source};
+    }
+    const SliceOp& op = *as<SliceOp>(t);
     const Shape& shape = input_of(t).shape();
     const bool images = shape.rank() == 4 && op.ranges[0] == Range{0, shape[0], 1} &&
                         op.ranges[3] == Range{0, shape[3], 1} && op.ranges[1].start == 0 &&
                         op.ranges[2].start == 0 && op.ranges[1].stop == shape[1] &&
                         op.ranges[2].stop == shape[2];
     if (!images) refuse(t, "only slices of every k-th row and column of images can be lowered");
-    return {0, 0, {op.ranges[1].step, op.ranges[2].step}, 0, 0};
-  }
-  static integer::Subsample padding(const Tensor& t, const PadOp& op) {
-    for (size_t axis = 0; axis + 1 < op.before.size(); ++axis)
-      if (op.before[axis] != 0 || op.after[axis] != 0) refuse(t, "only channels can be padded");
-    if (op.value != 0) refuse(t, "only zeros can be padded");
-    return {0, 0, {1, 1}, op.before.back(), op.after.back()};
-  }
-  int moved_codes(const Tensor& t, integer::Subsample layer, const char* name) {
-    layer.src = stored(input_of(t));
-    const Value from = value(layer.src);
-    layer.dst = add_value(t.node()->scope + name, image_of(t.shape()), from.grid, from.bits);
-    model_.layers.push_back(layer);
-    return layer.dst;
+    return {{0, 0, {op.ranges[1].step, op.ranges[2].step}, 0, 0}, input_of(t)};
   }
 
   // --- convolutions and what is fused into them ---

@@ -77,7 +77,7 @@ struct Session::Impl {
     for (const Layer& layer : model.layers) {
       // Steps run in threads of ours: what they prepare is for one thread.
       const SerialScope serial;
-      steps.push_back(make_step(model, layer, at_once));
+      steps.push_back(make_step(model, layer, at_once, shares_layers ? team : 1));
       scratch_bytes = std::max(scratch_bytes, aligned(static_cast<int64_t>(steps.back().scratch_bytes)));
     }
     seconds.resize(steps.size());

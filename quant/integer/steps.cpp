@@ -30,7 +30,8 @@ auto for_type(const Value& value, F make) {
 
 class StepMaker {
  public:
-  StepMaker(const Model& model, int64_t images) : model_(model), images_(images) {}
+  StepMaker(const Model& model, int64_t images, int shares)
+      : model_(model), images_(images), shares_(shares) {}
 
   Step operator()(const Encode& layer) const {
     const Grid grid = at(layer.dst).grid;
@@ -78,7 +79,8 @@ class StepMaker {
                                   .skip_ratio = layer.skip_ratio,
                                   .float_skip = layer.skip >= 0 && !at(layer.skip).codes};
     if (!src.alternatives.empty()) return with_alternatives(layer, spec);
-    const auto conv = std::make_shared<const kernels::IntegerConv>(spec);
+    const auto conv =
+        std::make_shared<const kernels::IntegerConv>(spec, kernels::IntegerKernel::fastest, shares_);
     return {[=, src = layer.src, dst = layer.dst, skip = layer.skip](const Work& w) {
               conv->run({w.values[src], w.values[dst], skip < 0 ? nullptr : w.values[skip], w.scratch},
                         w.share, w.shares);
@@ -113,7 +115,8 @@ class StepMaker {
       spec.b = layer.b.slice(static_cast<int64_t>(i), 1).reshape({channels});
       spec.m = layer.m.slice(static_cast<int64_t>(i), 1).reshape({channels});
       spec.src_zero_point = static_cast<int>(src.alternatives[i].grid.zero_point);
-      convs.push_back(std::make_shared<const kernels::IntegerConv>(spec));
+      convs.push_back(
+          std::make_shared<const kernels::IntegerConv>(spec, kernels::IntegerKernel::fastest, shares_));
     }
     const auto bytes = [this](int value) {
       return value < 0 ? 0
@@ -186,29 +189,37 @@ class StepMaker {
             static_cast<size_t>(channels) * sizeof(Sum)};
   }
 
+  static void take_larger(const uint8_t* from, uint8_t* to, int64_t n) {
+    simd::integer_table().codes.larger(from, to, n);
+  }
+  static void take_larger(const float* from, float* to, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i] > to[i] ? from[i] : to[i];
+  }
+
+  // The largest of each column first, of whole rows at once.
   template <class T>
   Step largest(const MaxPool& layer) const {
-    const Shape &src = at(layer.src).shape, &dst = at(layer.dst).shape;
-    const int64_t channels = src[2];
-    return {[=, &src, &dst](const Work& w) {
-      const T* from = source<T>(w, layer.src);
-      T* to = destination<T>(w, layer.dst);
-      for_windows(w, src, dst, layer.options, [&](int64_t image, int64_t result, Part rows, Part columns) {
-        T* largest = to + result * channels;
-        bool first = true;
-        for (int64_t y = rows.first; y < rows.last; ++y)
-          for (int64_t x = columns.first; x < columns.last; ++x, first = false) {
-            const T* pixel = from + ((image * src[0] + y) * src[1] + x) * channels;
-            if (first)
-              std::copy_n(pixel, channels, largest);
-            else if constexpr (std::is_same_v<T, uint8_t>)
-              simd::integer_table().codes.larger(pixel, largest, channels);
-            else
-              for (int64_t c = 0; c < channels; ++c)
-                largest[c] = pixel[c] > largest[c] ? pixel[c] : largest[c];
-          }
-      });
-    }};
+    const Shape src = at(layer.src).shape, dst = at(layer.dst).shape;
+    const int64_t channels = src[2], line = src[1] * channels;
+    return {[=](const Work& w) {
+              T* of_columns = static_cast<T*>(w.scratch);
+              int64_t done = -1;  // the row that of_columns is for
+              for_windows(w, src, dst, layer.options,
+                          [&](int64_t image, int64_t result, Part rows, Part columns) {
+                            if (result / dst[1] != done) {
+                              done = result / dst[1];
+                              const T* from = source<T>(w, layer.src) + image * src[0] * line;
+                              std::copy_n(from + rows.first * line, line, of_columns);
+                              for (int64_t y = rows.first + 1; y < rows.last; ++y)
+                                take_larger(from + y * line, of_columns, line);
+                            }
+                            T* to = destination<T>(w, layer.dst) + result * channels;
+                            std::copy_n(of_columns + columns.first * channels, channels, to);
+                            for (int64_t x = columns.first + 1; x < columns.last; ++x)
+                              take_larger(of_columns + x * channels, to, channels);
+                          });
+            },
+            static_cast<size_t>(line) * sizeof(T)};
   }
 
   template <class T>
@@ -251,12 +262,13 @@ class StepMaker {
 
   const Model& model_;
   int64_t images_;
+  int shares_;
 };
 
 }  // namespace
 
-Step make_step(const Model& model, const Layer& layer, int64_t images) {
-  Step step = std::visit(StepMaker(model, images), layer);
+Step make_step(const Model& model, const Layer& layer, int64_t images, int shares) {
+  Step step = std::visit(StepMaker(model, images, shares), layer);
   if (step.implementation.empty()) step.implementation = op_of(layer);
   return step;
 }

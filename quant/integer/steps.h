@@ -28,8 +28,8 @@ struct Step {
   std::string implementation = {};
 };
 
-/// Prepares a layer of `model` for up to `images` images at once; the step refers to `model`. Buffers hold as
-/// many images even where fewer are given.
-Step make_step(const Model& model, const Layer& layer, int64_t images);
+/// Prepares a layer of `model` for up to `images` images at once and so many shares; the step refers to
+/// `model`. Buffers hold as many images even where fewer are given.
+Step make_step(const Model& model, const Layer& layer, int64_t images, int shares);
 
 }  // namespace stairgrad::quant::integer

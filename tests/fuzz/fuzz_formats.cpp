@@ -189,7 +189,12 @@ quant::integer::Model small_model() {
   };
   const auto convolution = [&](int src, int dst, int skip, const Shape& weights,
                                const Conv2dOptions& options) {
-    Convolution c{.name = "layer", .src = src, .dst = dst, .skip = skip, .options = options};
+    Convolution c;
+    c.name = "layer";
+    c.src = src;
+    c.dst = dst;
+    c.skip = skip;
+    c.options = options;
     c.weights = Array::full(weights, 1, DType::s8);
     c.weight_bits = 4;
     c.b = Array::full({weights[0]}, 0.5);

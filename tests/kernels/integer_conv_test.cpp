@@ -103,7 +103,8 @@ Array fresh_dst(const IntegerConvSpec& spec, Draw draw) {
   const Shape shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
   if (spec.requantise) return codes<uint8_t>(draw, shape, 0, 255);
   Array values(shape);
-  for (int64_t i = 0; i < shape.size(); ++i) values.data<float>()[i] = static_cast<float>(100 * draw.normal());
+  for (int64_t i = 0; i < shape.size(); ++i)
+    values.data<float>()[i] = static_cast<float>(100 * draw.normal());
   return values;
 }
 
@@ -128,6 +129,16 @@ void check_equal_to_reference(const IntegerConvSpec& spec, Draw& draw) {
     CHECK(same_bits(got, expected));
   };
   is_equal(IntegerKernel::onednn);
+  const Array given = skip.has_value() ? skip : start;
+  for (const int shares : {2, 3}) {
+    const IntegerConv conv(spec, IntegerKernel::onednn, shares);
+    Array in_parts(start.shape(), start.dtype());
+    for (int share = 0; share < shares; ++share) {
+      Array scratch({static_cast<int64_t>(conv.scratch_bytes())}, DType::u8);
+      conv.run({src.raw(), in_parts.raw(), given.raw(), scratch.raw()}, share, shares);
+    }
+    CHECK(same_bits(in_parts, expected));
+  }
   for_every_isa([&] {
     is_equal(IntegerKernel::own);
     const IntegerConv conv(spec, IntegerKernel::own);
