@@ -20,8 +20,12 @@ Ranges extremes_of(const Array& x, int64_t groups) {
   return ranges;
 }
 
-Range hull(const Range& a, const Range& b) { return {std::min(a.low, b.low), std::max(a.high, b.high)}; }
-Range within(const Range& a, const Range& b) { return {std::max(a.low, b.low), std::min(a.high, b.high)}; }
+ValueRange hull(const ValueRange& a, const ValueRange& b) {
+  return {std::min(a.low, b.low), std::max(a.high, b.high)};
+}
+ValueRange within(const ValueRange& a, const ValueRange& b) {
+  return {std::max(a.low, b.low), std::min(a.high, b.high)};
+}
 
 class Extremes : public Observer {
  public:
@@ -60,7 +64,7 @@ class ImageMean final : public Observer {
   void see(const Array& x, const Ranges&) override {
     check(options().groups == 1, "[observer] image_mean is for activations: got ", options().groups,
           " groups, expected one range for the tensor");
-    for (const Range& image : extremes_of(x, x.rank() == 0 ? 1 : x.dim(0))) {
+    for (const ValueRange& image : extremes_of(x, x.rank() == 0 ? 1 : x.dim(0))) {
       ++images_;
       mean_.low += (image.low - mean_.low) / images_;
       mean_.high += (image.high - mean_.high) / images_;
@@ -68,7 +72,7 @@ class ImageMean final : public Observer {
   }
   Ranges found() const override { return {mean_}; }
 
-  Range mean_;
+  ValueRange mean_;
   double images_ = 0;
 };
 
@@ -167,7 +171,7 @@ class ByHistogram : public Extremes {
       : Extremes(options), histograms_(static_cast<size_t>(options.groups)) {}
 
  private:
-  virtual Range search(const Histogram& histogram, const Range& extremes) const = 0;
+  virtual ValueRange search(const Histogram& histogram, const ValueRange& extremes) const = 0;
 
   void see(const Array& x, const Ranges& extremes) final {
     Extremes::see(x, extremes);
@@ -202,7 +206,7 @@ class Percentile final : public ByHistogram {
     }
     return bins.back().value;
   }
-  Range search(const Histogram& histogram, const Range& extremes) const override {
+  ValueRange search(const Histogram& histogram, const ValueRange& extremes) const override {
     const double share = options().percentile / 100;
     if (options().symmetric) {
       Bins magnitudes;
@@ -222,9 +226,9 @@ class LeastError final : public ByHistogram {
   using ByHistogram::ByHistogram;
 
  private:
-  Range search(const Histogram& histogram, const Range& extremes) const override {
+  ValueRange search(const Histogram& histogram, const ValueRange& extremes) const override {
     const Bins bins = histogram.bins();
-    Range all{std::min(extremes.low, 0.0), std::max(extremes.high, 0.0)};
+    ValueRange all{std::min(extremes.low, 0.0), std::max(extremes.high, 0.0)};
     if (options().symmetric) {
       all.high = std::max(all.high, -all.low);
       all.low = -all.high;
@@ -284,7 +288,7 @@ class Divergence final : public ByHistogram {
       if (p[i] > 0) result += p[i] / total * std::log(p[i] / total / std::max(q[i] / inside, 1e-12));
     return result;
   }
-  Range search(const Histogram& histogram, const Range& extremes) const override {
+  ValueRange search(const Histogram& histogram, const ValueRange& extremes) const override {
     // A range with a sign has half of its levels on either side of zero.
     const bool both = options().symmetric || extremes.low < 0;
     const size_t levels = size_t{1} << std::max(1, options().bits - (both ? 1 : 0));
@@ -323,7 +327,7 @@ void Observer::observe(const Array& x) {
   check(x.size() > 0 && x.size() % options_.groups == 0, "[observer] got the shape ", x.shape(),
         ", expected elements in ", options_.groups, " equal slices");
   const Ranges extremes = extremes_of(x, options_.groups);
-  for (const Range& r : extremes)
+  for (const ValueRange& r : extremes)
     if (!std::isfinite(r.low) || !std::isfinite(r.high))
       throw numeric_error(text("[observer] NaN or infinity in data of shape ", x.shape(),
                                "; look for a layer that diverged"));
@@ -334,7 +338,7 @@ void Observer::observe(const Array& x) {
 Ranges Observer::ranges() const {
   check(seen_, "[observer] ranges() before observe(): show it some data first");
   Ranges ranges = found();
-  for (Range& r : ranges) {
+  for (ValueRange& r : ranges) {
     if (options_.symmetric) {
       r.high = std::max(r.high, -r.low);
       r.low = -r.high;

@@ -10,11 +10,11 @@
 namespace stairgrad::quant {
 
 /// The values that a grid covers.
-struct Range {
+struct ValueRange {
   double low = 0, high = 0;
 };
 /// One for all of a tensor, or one for each slice of the outermost axis.
-using Ranges = std::vector<Range>;
+using Ranges = std::vector<ValueRange>;
 
 struct ObserverOptions {
   int bits = 8;               ///< "mse" and "kl" look for the range that suits so many

@@ -143,7 +143,7 @@ class Apot final : public Quantizer {
   void choose(const Array& x) override {
     const Array data = transform(x).value();
     std::vector<double> alpha, smallest;
-    for (const Range& r :
+    for (const ValueRange& r :
          initial_ranges(options().settings.choice("init"), data, groups(), options().bits, is_signed())) {
       alpha.push_back(std::max(r.high, smallest_range));
       smallest.push_back(std::max(smallest_range, 1e-3 * alpha.back()));

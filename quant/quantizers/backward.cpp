@@ -5,6 +5,7 @@
 
 #include "../../kernels/simd/simd.h"
 #include "../../kernels/threads.h"
+#include "dsq_shape.h"
 #include "loops.h"
 #include "ranges.h"
 
@@ -88,10 +89,62 @@ void dispatch(const char* name, const Array& gradient, const Array& x, const Bod
     body(float{});
 }
 
-// f32 takes the series for phi where the closed form would lose more than three digits, f64 where it would
-// lose five.
-template <class T>
-constexpr double near_linear = std::is_same_v<T, double> ? 0.05 : 0.5;
+// The polynomial in v on [-1/2, 1/2] through values at `nodes`, the zeros of a Chebyshev polynomial: its
+// powers of v are matrix * values.
+struct Interpolation {
+  static constexpr int n = DsqCurve::terms;
+  double nodes[n], matrix[n][n] = {};
+
+  Interpolation() {
+    // T_0 = 1, T_1 = 2 v, T_k+1 = 4 v T_k - T_k-1, as powers of v.
+    double before[n] = {1}, now[n] = {0, 2};
+    for (int j = 0; j < n; ++j) nodes[j] = 0.5 * angle_cosine(1, j);
+    for (int k = 0; k < n; ++k) {
+      const double* power = k == 0 ? before : now;
+      for (int i = 0; i < n; ++i)
+        for (int j = 0; j < n; ++j) matrix[i][j] += (k == 0 ? 1.0 : 2.0) / n * angle_cosine(k, j) * power[i];
+      if (k == 0) continue;
+      double next[n];
+      for (int i = 0; i < n; ++i) next[i] = (i > 0 ? 4 * now[i - 1] : 0) - before[i];
+      std::copy(now, now + n, before);
+      std::copy(next, next + n, now);
+    }
+  }
+  static double angle_cosine(int k, int j) { return std::cos(M_PI * k * (j + 0.5) / n); }
+
+  void fit(const double* values, double* coefficients) const {
+    for (int i = 0; i < n; ++i) {
+      coefficients[i] = 0;
+      for (int j = 0; j < n; ++j) coefficients[i] += matrix[i][j] * values[j];
+    }
+  }
+};
+
+DsqCurve curve_of(double alpha, double l, double range, int intervals, bool soft, bool f64) {
+  DsqCurve curve{};
+  curve.inverse = intervals / std::max(range, smallest_range);
+  curve.offset = -l * curve.inverse;
+  curve.intervals = intervals;
+  curve.alpha = alpha;
+  curve.kappa = std::min(std::log(2 / alpha - 1), 80.0);
+  curve.live = !is_collapsed(range);
+  curve.soft = soft;
+  curve.smooth = !f64 && alpha >= 0.19;
+  if (!curve.smooth) return curve;
+  static const Interpolation interpolation;
+  double phi[DsqCurve::terms], half_slope[DsqCurve::terms], by_alpha[DsqCurve::terms];
+  for (int j = 0; j < DsqCurve::terms; ++j) {
+    const double t = std::sqrt((interpolation.nodes[j] + 0.5) / 4);
+    const DsqShape at = dsq_shape(t, curve.alpha, curve.kappa);
+    phi[j] = at.phi / t;
+    half_slope[j] = at.half_slope;
+    by_alpha[j] = at.by_alpha / t;
+  }
+  interpolation.fit(phi, curve.phi);
+  interpolation.fit(half_slope, curve.half_slope);
+  interpolation.fit(by_alpha, curve.by_alpha);
+  return curve;
+}
 
 }  // namespace
 
@@ -105,11 +158,8 @@ DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& al
     using P = Parameter<T>;
     std::vector<DsqCurve> curves;
     for (int64_t g = 0; g < groups; ++g) {
-      const double low = l.data<P>()[g], range = u.data<P>()[g] - low, a = alpha.data<P>()[g];
-      const double inverse = intervals / std::max(range, smallest_range),
-                   kappa = std::min(std::log(2 / a - 1), 80.0);
-      curves.push_back({inverse, -low * inverse, static_cast<double>(intervals), a, kappa,
-                        !is_collapsed(range), soft, std::abs(kappa) < near_linear<T>});
+      const double low = l.data<P>()[g], range = u.data<P>()[g] - low;
+      curves.push_back(curve_of(alpha.data<P>()[g], low, range, intervals, soft, std::is_same_v<T, double>));
     }
     const auto run = loops<T>().dsq;
     const T *from = x.data<T>(), *gradients = gradient.data<T>();
@@ -166,7 +216,7 @@ Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges) {
     };
     over_chunks<Nothing>(x.size(), static_cast<int64_t>(ranges.size()),
                          [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
-                           const Range& r = ranges[static_cast<size_t>(group)];
+                           const ValueRange& r = ranges[static_cast<size_t>(group)];
                            run(from + offset, gradients + offset, to + offset, count, r.low, r.high);
                          });
   });

@@ -80,12 +80,13 @@ class Binary final : public Quantizer {
   // Where the slope ends.
   Ranges ends() const {
     Ranges ranges;
-    for (const double c : reach_.to_vector()) ranges.push_back(is_signed() ? Range{-c, c} : Range{0, c});
+    for (const double c : reach_.to_vector())
+      ranges.push_back(is_signed() ? ValueRange{-c, c} : ValueRange{0, c});
     return ranges;
   }
   Tensors curve(const Tensor& x) const {
     std::vector<double> l, u;
-    for (const Range& r : ends()) {
+    for (const ValueRange& r : ends()) {
       l.push_back(r.low);
       u.push_back(r.high);
     }

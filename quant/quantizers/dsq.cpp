@@ -26,7 +26,7 @@ Dsq::Dsq(const QuantizerOptions& options, int64_t channels, const DsqOptions& ds
 
 void Dsq::choose(const Array& x) {
   std::vector<double> low, high, narrowest;
-  for (const Range& r : initial_ranges(dsq_.init, x, groups(), options().bits, symmetric())) {
+  for (const ValueRange& r : initial_ranges(dsq_.init, x, groups(), options().bits, symmetric())) {
     low.push_back(symmetric() ? std::min(r.low, -smallest_range / 2) : r.low);
     high.push_back(std::max(r.high, low.back() + smallest_range));
     narrowest.push_back(std::max(smallest_range, 1e-3 * (high.back() - low.back())));

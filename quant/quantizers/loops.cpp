@@ -1,6 +1,7 @@
 #include "loops.h"
 
 #include "../../kernels/simd/functions.h"
+#include "dsq_shape.h"
 
 namespace stairgrad::quant::STAIRGRAD_ISA {
 namespace {
@@ -52,6 +53,42 @@ struct Shape {
   V phi, half_slope, by_alpha;
 };
 
+// c[0] + c[1] v + c[2] v^2 + ..., the even and the odd terms apart: two short chains instead of one long one.
+class Polynomial {
+ public:
+  explicit Polynomial(const double (&c)[DsqCurve::terms]) {
+    for (int i = 0; i < DsqCurve::terms; ++i) c_[i] = splat<F32>(static_cast<float>(c[i]));
+  }
+  F32 operator()(F32 v, F32 square) const {
+    constexpr int last = DsqCurve::terms - 1;
+    static_assert(last % 2 == 0);
+    F32 even = c_[last], odd = c_[last - 1];
+    for (int i = last - 2; i > 0; i -= 2) {
+      even = even * square + c_[i];
+      odd = odd * square + c_[i - 1];
+    }
+    return (even * square + c_[0]) + odd * v;
+  }
+
+ private:
+  F32 c_[DsqCurve::terms];
+};
+
+// Without exp or division, and to three units in the last place.
+class Smooth {
+ public:
+  explicit Smooth(const DsqCurve& curve)
+      : phi_(curve.phi), half_slope_(curve.half_slope), by_alpha_(curve.by_alpha) {}
+
+  Shape<F32> operator()(F32 t) const {
+    const F32 v = 4.0f * t * t - 0.5f, square = v * v;
+    return {t * phi_(v, square), half_slope_(v, square), t * by_alpha_(v, square)};
+  }
+
+ private:
+  Polynomial phi_, half_slope_, by_alpha_;
+};
+
 // 2^z for |z| < 126, where it needs half of what exp() does: 2^k * 2^f with |f| <= 1/2, within 8e-8.
 inline F32 power_of_two(F32 z) {
   const F32 shifted = z + 0x1.8p23f, f = z - (shifted - 0x1.8p23f);
@@ -60,64 +97,41 @@ inline F32 power_of_two(F32 z) {
   const F32 y = low + square * (middle + square * (f * 0.00132764720f + 0.00967554133f));
   return reinterpret_cast<F32>(reinterpret_cast<U32>(y) + (reinterpret_cast<U32>(shifted) << 23));
 }
-inline double power_of_two(double z) { return ::exp2(z); }
 
-// phi = tanh(kappa t) / tanh(kappa / 2) by e = exp(2 kappa t): tanh = (e - 1) / (e + 1), and 1 - tanh^2 = 1 /
-// cosh^2 = 4 e / (e + 1)^2 keeps its digits where tanh is near 1.
-template <class V>
+// For alpha below 0.19, by e = exp(2 kappa t): tanh = (e - 1) / (e + 1), and 1 - tanh^2 = 1 / cosh^2 = 4 e /
+// (e + 1)^2 keeps its digits where tanh is near 1.
 class Exponential {
  public:
   explicit Exponential(const DsqCurve& curve)
-      : exponent_(splat<V>(2 * curve.kappa * 1.4426950408889634)),
-        scale_(splat<V>(1 / ::tanh(curve.kappa / 2))),
+      : exponent_(splat<F32>(static_cast<float>(2 * curve.kappa * 1.4426950408889634))),
+        scale_(splat<F32>(static_cast<float>(1 / ::tanh(curve.kappa / 2)))),
         scale_squared_(scale_ * scale_),
-        half_slope_(splat<V>(2 * curve.kappa / ::tanh(curve.kappa / 2))),
-        bend_(splat<V>(8 / (::tanh(curve.kappa / 2) * curve.alpha * (2 - curve.alpha)))) {}
+        half_slope_(splat<F32>(static_cast<float>(2 * curve.kappa / ::tanh(curve.kappa / 2)))),
+        bend_(
+            splat<F32>(static_cast<float>(8 / (::tanh(curve.kappa / 2) * curve.alpha * (2 - curve.alpha))))) {
+  }
 
-  Shape<V> operator()(V t) const {
-    const V one = splat<V>(1), e = power_of_two(exponent_ * t), d = one / (e + one);
-    const V tanh = (e - one) * d, square = e * d * d;  // of 1 / (2 cosh)
+  Shape<F32> operator()(F32 t) const {
+    const F32 e = power_of_two(exponent_ * t), d = 1.0f / (e + 1.0f);
+    const F32 tanh = (e - 1.0f) * d, square = e * d * d;  // of 1 / (2 cosh)
     return {scale_ * tanh, half_slope_ * square, scale_squared_ * tanh - bend_ * t * square};
   }
 
  private:
-  V exponent_, scale_, scale_squared_, half_slope_, bend_;
+  F32 exponent_, scale_, scale_squared_, half_slope_, bend_;
 };
 
-// tanh(y) / y as a series in z = y^2, and its derivative.
-template <class V>
-inline V series(V z) {
-  const V c4 = splat<V>(62.0 / 2835), c3 = splat<V>(-17.0 / 315), c2 = splat<V>(2.0 / 15),
-          c1 = splat<V>(-1.0 / 3);
-  return (((c4 * z + c3) * z + c2) * z + c1) * z + splat<V>(1);
-}
-template <class V>
-inline V series_slope(V z) {
-  const V c4 = splat<V>(4 * 62.0 / 2835), c3 = splat<V>(-3 * 17.0 / 315), c2 = splat<V>(2 * 2.0 / 15);
-  return ((c4 * z + c3) * z + c2) * z + splat<V>(-1.0 / 3);
-}
-
-// phi = 2 t S(w t^2) / S(w / 4) with S(y^2) = tanh(y) / y and w = kappa^2: nothing cancels as kappa goes to
-// 0.
-template <class V>
-class Series {
+// In double, by definition.
+class Definition {
  public:
-  explicit Series(const DsqCurve& curve)
-      : w_(splat<V>(curve.kappa * curve.kappa)), end_(series(w_ * splat<V>(0.25))) {
-    inverse_ = splat<V>(1) / end_;
-    end_slope_ = series_slope(w_ * splat<V>(0.25)) * splat<V>(0.25);
-    // dw / dalpha, times 2 / S(w / 4)^2
-    bend_ = splat<V>(-8 * curve.kappa / (curve.alpha * (2 - curve.alpha))) * inverse_ * inverse_;
-  }
-
-  Shape<V> operator()(V t) const {
-    const V square = t * t, z = w_ * square, s = series(z);
-    return {(t + t) * s * inverse_, (splat<V>(1) - z * s * s) * inverse_,
-            bend_ * t * (series_slope(z) * square * end_ - s * end_slope_)};
+  explicit Definition(const DsqCurve& curve) : alpha_(curve.alpha), kappa_(curve.kappa) {}
+  Shape<double> operator()(double t) const {
+    const DsqShape at = dsq_shape(t, alpha_, kappa_);
+    return {at.phi, at.half_slope, at.by_alpha};
   }
 
  private:
-  V w_, end_, inverse_, end_slope_, bend_;
+  double alpha_, kappa_;
 };
 
 template <class T, bool soft, class Curve>
@@ -148,13 +162,20 @@ void dsq_on(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, Dsq
   sums.total += total[2];
 }
 
+template <class T, class Curve>
+void dsq_by(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums) {
+  curve.soft ? dsq_on<T, true, Curve>(x, u, dx, n, curve, sums)
+             : dsq_on<T, false, Curve>(x, u, dx, n, curve, sums);
+}
+
 template <class T>
 void dsq(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums) {
-  using V = Vector<T>;
-  const auto run = curve.near_linear
-                       ? (curve.soft ? dsq_on<T, true, Series<V>> : dsq_on<T, false, Series<V>>)
-                       : (curve.soft ? dsq_on<T, true, Exponential<V>> : dsq_on<T, false, Exponential<V>>);
-  run(x, u, dx, n, curve, sums);
+  if constexpr (std::is_same_v<T, double>)
+    dsq_by<T, Definition>(x, u, dx, n, curve, sums);
+  else if (curve.smooth)
+    dsq_by<T, Smooth>(x, u, dx, n, curve, sums);
+  else
+    dsq_by<T, Exponential>(x, u, dx, n, curve, sums);
 }
 
 template <class T>

@@ -13,14 +13,19 @@ namespace stairgrad::quant {
 
 /// DSQ on one range [l, u] with N intervals, as its backward needs it. With v = x * inverse + offset, which
 /// runs from 0 at l to N at u, and t in [-1/2, 1/2] the place within the interval, the curve is phi(t) =
-/// tanh(kappa t) / tanh(kappa / 2).
+/// tanh(kappa t) / tanh(kappa / 2) (dsq_shape.h).
 struct DsqCurve {
+  static constexpr int terms = 9;
+
   double inverse, offset;
   double intervals;
   double alpha, kappa;
-  bool live;         ///< false for a collapsed range: nothing inside has a gradient
-  bool soft;         ///< the direct term of dl and du is phi's, not the code's
-  bool near_linear;  ///< kappa is small: phi is a series in kappa^2, which is exact at alpha = 1
+  bool live;  ///< false for a collapsed range: nothing inside has a gradient
+  bool soft;  ///< the direct term of dl and du is phi's, not the code's
+  /// True if phi / t, its derivative and its derivative by alpha / t are these polynomials in 4 t^2 - 1/2, as
+  /// they are from alpha = 0.19 on.
+  bool smooth;
+  double phi[terms], half_slope[terms], by_alpha[terms];
 };
 
 /// Sums of DSQ's backward over a range of elements: dalpha = alpha * (u - l) / (2 N), du = upper / N,

@@ -101,7 +101,7 @@ class LsqPlus final : public Quantizer {
       const auto observer =
           make_observer("mse", {.bits = options().bits, .symmetric = symmetric(), .power = 2});
       observer->observe(x);
-      const Range r = observer->ranges()[0];
+      const ValueRange r = observer->ranges()[0];
       scale.push_back((r.high - r.low) / n);
       set_values(1, {has_offset() ? r.low : 0});
     }

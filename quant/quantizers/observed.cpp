@@ -55,7 +55,7 @@ void Observed::follow(const Array& x) {
     batches_.assign(Array::full({1}, batches, batches_.dtype()));
   }
   std::vector<double> low, high;
-  for (const Range& r : ranges) {
+  for (const ValueRange& r : ranges) {
     low.push_back(r.low);
     high.push_back(r.high);
   }

@@ -74,7 +74,8 @@ class Pact final : public Quantizer {
   double step() const { return steps_of(options().bits, is_signed()); }
 
   void choose(const Array& x) override {
-    const Range r = initial_ranges(options().settings.choice("init"), x, 1, options().bits, symmetric())[0];
+    const ValueRange r =
+        initial_ranges(options().settings.choice("init"), x, 1, options().bits, symmetric())[0];
     const double alpha = std::max({r.high, -r.low, smallest_range});
     set_values(0, {alpha});
     min_alpha_.assign(Array::full({1}, std::max(smallest_range, 1e-3 * alpha), min_alpha_.dtype()));

@@ -239,7 +239,7 @@ TEST_CASE("DSQ I8: distance of the soft function from the grid") {
 
 TEST_CASE("DSQ P1, P2: f32 keeps its digits as alpha goes to 0 and to 1, and is finite beyond") {
   std::vector<Point> points;
-  for (const double alpha : {1e-3, 0.01, 0.2, 0.5, 0.75, 0.76, 0.9, 0.99, 0.999})
+  for (const double alpha : {1e-3, 0.01, 0.18, 0.19, 0.2, 0.5, 0.9, 0.99, 0.999})
     for (int i = 0; i < 97; ++i) points.push_back({-0.5 + (i + 0.5) / 97, alpha, -0.5, 0.5});
   for (const bool soft : {false, true}) {
     const std::vector<Point> narrow = gradients<float>(points, 3, soft),
@@ -263,6 +263,46 @@ TEST_CASE("DSQ P1, P2: f32 keeps its digits as alpha goes to 0 and to 1, and is 
   // dQ/dalpha is linear in 1 - alpha near 1: its value at 0.999 is a thousandth of that at alpha -> 0.
   CHECK(gradient({0.2, 0.999, -1, 1}, 3, false).alpha / gradient({0.2, 0.9999, -1, 1}, 3, false).alpha ==
         doctest::Approx(10).epsilon(1e-3));
+}
+
+TEST_CASE("DSQ: how exact f32 is, against the definition in long double") {
+  // Units in the last place of the slope, and error of dQ/dalpha over its largest value.
+  struct Bound {
+    double alpha, slope, by_alpha;
+  };
+  for (const Bound& b : {Bound{1e-3, 16, 1e-6},
+                         {0.05, 9, 1e-6},
+                         {0.18, 7, 2e-6},
+                         {0.2, 3, 5e-7},
+                         {0.3, 3, 5e-7},
+                         {0.5, 2, 5e-7},
+                         {0.75, 2, 5e-7},
+                         {0.9, 2, 5e-7},
+                         {0.999, 2, 5e-7}}) {
+    const auto a = static_cast<float>(b.alpha);
+    const long double alpha = a, kappa = std::log(2 / alpha - 1), end = std::tanh(kappa / 2);
+    std::vector<Point> points;
+    const int count = 20000;
+    for (int i = 0; i < count; ++i)  // l = 0 and N = 1: the place in the cell is x - 1/2, exactly
+      points.push_back({static_cast<double>(static_cast<float>((i + 0.5) / count)), a, 0, 1});
+    const std::vector<Point> found = gradients<float>(points, 1, false);
+    double slope_ulps = 0, error = 0, largest = 0;
+    for (size_t i = 0; i < points.size(); ++i) {
+      const long double t = static_cast<long double>(points[i].x) - 0.5L;
+      const long double sech = 1 / std::cosh(kappa * t), sech_end = 1 / std::cosh(kappa / 2);
+      const auto slope = static_cast<float>(kappa / (2 * end) * sech * sech);
+      const long double by_kappa =
+          (t * sech * sech - std::tanh(kappa * t) * sech_end * sech_end / (2 * end)) / end;
+      const auto by_alpha = static_cast<double>(-by_kappa / (alpha * (2 - alpha)));
+      slope_ulps = std::max(slope_ulps, std::abs(found[i].x - static_cast<double>(slope)) /
+                                            static_cast<double>(std::nextafter(slope, 1e9f) - slope));
+      error = std::max(error, std::abs(found[i].alpha - by_alpha));
+      largest = std::max(largest, std::abs(by_alpha));
+    }
+    INFO("alpha ", b.alpha, ": slope within ", slope_ulps, " ulp, dalpha within ", error / largest);
+    CHECK(slope_ulps <= b.slope);
+    CHECK(error <= b.by_alpha * largest);
+  }
 }
 
 TEST_CASE("DSQ P3, P4: project() keeps alpha and the range where they are defined") {

@@ -21,8 +21,8 @@ Ranges ranges_of(const std::string& name, const std::vector<Array>& batches,
   for (const Array& x : batches) observer->observe(x);
   return observer->ranges();
 }
-Range range_of(const std::string& name, const std::vector<Array>& batches,
-               const ObserverOptions& options = {}) {
+ValueRange range_of(const std::string& name, const std::vector<Array>& batches,
+                    const ObserverOptions& options = {}) {
   return ranges_of(name, batches, options)[0];
 }
 Array of(const std::vector<float>& values) { return Array::of(values); }
@@ -55,10 +55,10 @@ Array normal_quantiles(int n) {
 
 TEST_CASE("minmax: the extremes of all batches, with 0 between them, or symmetric") {
   const std::vector<Array> batches = {of({0.5f, 2}), of({-1, 1}), of({0, 3, 0.1f})};
-  const Range r = range_of("minmax", batches), s = range_of("minmax", batches, {.symmetric = true});
+  const ValueRange r = range_of("minmax", batches), s = range_of("minmax", batches, {.symmetric = true});
   CHECK((r.low == -1 && r.high == 3));
   CHECK((s.low == -3 && s.high == 3));
-  const Range positive = range_of("minmax", {of({2, 5})}), negative = range_of("minmax", {of({-2, -5})});
+  const ValueRange positive = range_of("minmax", {of({2, 5})}), negative = range_of("minmax", {of({-2, -5})});
   CHECK((positive.low == 0 && positive.high == 5));
   CHECK((negative.low == -5 && negative.high == 0));
 }
@@ -71,7 +71,7 @@ TEST_CASE("ema: weights momentum^age, without a bias towards the start") {
     observer->observe(of({static_cast<float>(-high / 2), static_cast<float>(high)}));
     weighted = 0.8 * weighted + high;
     weights = 0.8 * weights + 1;
-    const Range r = observer->ranges()[0];
+    const ValueRange r = observer->ranges()[0];
     CHECK(r.high == doctest::Approx(weighted / weights).epsilon(1e-12));
     CHECK(r.low == doctest::Approx(-weighted / weights / 2).epsilon(1e-12));
   }
@@ -82,7 +82,7 @@ TEST_CASE("ema: weights momentum^age, without a bias towards the start") {
 
 TEST_CASE("image_mean: the extremes of each image, averaged over all images") {
   const Array first = Array::of<float>({0, 1, -1, 3}, {2, 2}), second = Array::of<float>({-5, 8}, {1, 2});
-  const Range r = range_of("image_mean", {first, second});
+  const ValueRange r = range_of("image_mean", {first, second});
   CHECK(r.low == doctest::Approx((0 - 1 - 5) / 3.0));
   CHECK(r.high == doctest::Approx((1 + 3 + 8) / 3.0));
   CHECK_THROWS_AS(ranges_of("image_mean", {first}, {.groups = 2}), argument_error);
@@ -92,7 +92,7 @@ TEST_CASE("percentile: what it leaves outside, to a bin of the histogram") {
   CHECK(range_of("percentile", {ramp(1000)}, {.percentile = 99}).high == doctest::Approx(990).epsilon(1e-3));
   CHECK(range_of("percentile", {ramp(1000)}, {.percentile = 100}).high == 1000);
   const Array both = random_uniform({200000}, Philox(1), -1, 1);
-  const Range r = range_of("percentile", {both}, {.percentile = 90});
+  const ValueRange r = range_of("percentile", {both}, {.percentile = 90});
   CHECK(r.low == doctest::Approx(-0.9).epsilon(0.01));
   CHECK(r.high == doctest::Approx(0.9).epsilon(0.01));
   CHECK(range_of("percentile", {both}, {.symmetric = true, .percentile = 90}).high ==
@@ -107,13 +107,13 @@ TEST_CASE("percentile: what it leaves outside, to a bin of the histogram") {
 TEST_CASE("sigma: mean and deviation of the whole stream, at most the extremes") {
   Array x = random_normal({40000}, Philox(3), 0.5);
   for (int64_t i = 0; i < x.size(); ++i) x.data<float>()[i] += 0.3f;
-  const Range r = range_of("sigma", {x}, {.sigmas = 2});
+  const ValueRange r = range_of("sigma", {x}, {.sigmas = 2});
   CHECK(r.low == doctest::Approx(0.3 - 1).epsilon(0.02));
   CHECK(r.high == doctest::Approx(0.3 + 1).epsilon(0.02));
   // Batches of different sizes and means add up to the same moments.
   std::vector<Array> parts = {x.slice(0, 100).clone(), x.slice(100, 30000).clone(),
                               x.slice(30100, 9900).clone()};
-  const Range streamed = range_of("sigma", parts, {.sigmas = 2});
+  const ValueRange streamed = range_of("sigma", parts, {.sigmas = 2});
   CHECK(streamed.low == doctest::Approx(r.low).epsilon(1e-9));
   CHECK(streamed.high == doctest::Approx(r.high).epsilon(1e-9));
   CHECK(range_of("sigma", {of({-1, 1})}, {.symmetric = true, .sigmas = 5}).high == 1);
@@ -126,7 +126,7 @@ TEST_CASE("mse: the uniform quantizer of normal data with the least squared erro
   const std::pair<int, double> steps[] = {{1, 1.596}, {2, 0.9957}, {3, 0.5860}, {4, 0.3352}};
   const Array x = normal_quantiles(20000);
   for (const auto& [bits, step] : steps) {
-    const Range r = range_of("mse", {x}, {.bits = bits, .symmetric = true, .power = 2});
+    const ValueRange r = range_of("mse", {x}, {.bits = bits, .symmetric = true, .power = 2});
     CHECK(r.high == doctest::Approx(step * ((1 << bits) - 1) / 2).epsilon(0.01));
     CHECK(r.low == -r.high);
   }
@@ -138,7 +138,7 @@ TEST_CASE("mse: no other factor has less error, for any power, and grids that fi
     for (const double power : {1.0, 2.0, 2.4, 4.0})
       for (const Array& data : {x, magnitudes(x)}) {
         const ObserverOptions options{.bits = 3, .symmetric = symmetric, .power = power};
-        const auto error = [&](const Range& r) {
+        const auto error = [&](const ValueRange& r) {
           const Grid g = symmetric ? symmetric_grid(r.high, 3) : zero_grid(r.low, r.high, 3);
           double sum = 0;
           for (const double value : data.to_vector())
@@ -146,7 +146,7 @@ TEST_CASE("mse: no other factor has less error, for any power, and grids that fi
                             power);
           return sum;
         };
-        const Range found = range_of("mse", {data}, options), all = range_of("minmax", {data}, options);
+        const ValueRange found = range_of("mse", {data}, options), all = range_of("minmax", {data}, options);
         for (int i = 1; i <= 50; ++i)
           CHECK(error(found) <= 1.01 * error({all.low * i / 50, all.high * i / 50}));
       }
@@ -165,7 +165,7 @@ TEST_CASE("kl: keeps what is dense and gives up a sparse tail") {
   const double clipped = range_of("kl", {tail}, {.bits = 8, .symmetric = true}).high;
   CHECK(clipped < 10);
   CHECK(clipped > 2);
-  const Range positive = range_of("kl", {magnitudes(x)}, {.bits = 8});
+  const ValueRange positive = range_of("kl", {magnitudes(x)}, {.bits = 8});
   CHECK((positive.low == 0 && positive.high > 2.5));
 }
 
@@ -174,14 +174,14 @@ TEST_CASE("every observer: batches in any order, one range for each group, symme
   for (const std::string& name : observer_names()) {
     CAPTURE(name);
     for (const bool symmetric : {true, false}) {
-      const Range r = range_of(name, {x}, {.bits = 4, .symmetric = symmetric});
+      const ValueRange r = range_of(name, {x}, {.bits = 4, .symmetric = symmetric});
       CHECK((r.low < 0 && r.high > 0));
       if (symmetric) CHECK(r.low == -r.high);
       CHECK(r.high <= 1.0001 * std::max(range_of("minmax", {x}).high, -range_of("minmax", {x}).low));
 
       // Rounding to bf16 moves values by less than a half percent.
-      const Range narrow = range_of(name, {cast(x, DType::bf16)}, {.bits = 4, .symmetric = symmetric});
-      const Range wide = range_of(name, {cast(x, DType::f64)}, {.bits = 4, .symmetric = symmetric});
+      const ValueRange narrow = range_of(name, {cast(x, DType::bf16)}, {.bits = 4, .symmetric = symmetric});
+      const ValueRange wide = range_of(name, {cast(x, DType::f64)}, {.bits = 4, .symmetric = symmetric});
       CHECK(narrow.high == doctest::Approx(r.high).epsilon(0.05));
       CHECK(wide.high == doctest::Approx(r.high).epsilon(1e-6));
     }
@@ -203,13 +203,13 @@ TEST_CASE("every observer: zeros, constants, one element, growing data") {
   for (const std::string& name : observer_names()) {
     CAPTURE(name);
     for (const bool symmetric : {true, false}) {
-      const Range zero = range_of(name, {Array::zeros({8})}, {.symmetric = symmetric});
+      const ValueRange zero = range_of(name, {Array::zeros({8})}, {.symmetric = symmetric});
       CHECK((zero.low == 0 && zero.high == 0));
-      const Range one = range_of(name, {of({0.25f})}, {.symmetric = symmetric});
+      const ValueRange one = range_of(name, {of({0.25f})}, {.symmetric = symmetric});
       CHECK(one.high > 0);
       CHECK(one.high <= 0.25);
       // The histogram starts at the scale of the first batch and must widen.
-      const Range grown =
+      const ValueRange grown =
           range_of(name, {Array::zeros({8}), of({1e-3f}), ramp(1000)}, {.symmetric = symmetric});
       CHECK(grown.high <= 1000.1);
       CHECK(grown.high > (name == "image_mean" ? 90 : 200));

@@ -309,7 +309,7 @@ TEST_CASE("weights in bf16 are converted, f64 works on an f64 quantizer") {
 }
 
 TEST_CASE("wrong options are refused in a sentence") {
-  for (const std::string& name : quantizer_names())
+  for (const std::string& name : catalogue)
     for (const int bits : {-1, 0, 9, 33})
       CHECK_THROWS_WITH_AS(make_quantizer(name, {.bits = bits}),
                            text("[quantizer] got ", bits,

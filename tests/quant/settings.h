@@ -10,6 +10,9 @@
 
 namespace stairgrad::quant {
 
+/// The catalogue before a test adds to it.
+inline const std::vector<std::string> catalogue = quantizer_names();
+
 enum class Data { weights, signed_activations, activations };
 
 struct Setting {
@@ -38,7 +41,7 @@ struct Setting {
 /// of the settings that a name may have with few bits.
 template <class Law>
 void for_each_setting(const Law& law, const std::vector<int>& all_bits = {1, 2, 3, 4, 5, 6, 7, 8}) {
-  std::vector<std::string> names = quantizer_names();
+  std::vector<std::string> names = catalogue;
   const size_t plain = names.size();
   for (const char* spec :
        {"binary:slope=hardtanh,levels=one", "binary:slope=tanh,levels=shift,standardise=yes",

@@ -79,7 +79,7 @@ TEST_CASE("settings reach the quantizer, and a spec can be checked without makin
 
 TEST_CASE("help has a line for every quantizer, with its settings") {
   const std::string help = quantizer_help();
-  for (const std::string& name : quantizer_names())
+  for (const std::string& name : catalogue)
     CHECK(("\n" + help).find("\n" + name + ": ") != std::string::npos);
   CHECK(help.find("alpha=0.2 (0.001 .. 0.999), learn_alpha=yes|no") != std::string::npos);
 }
