@@ -92,10 +92,12 @@ if [ -n "$sanitize" ]; then
   run_programs build-sanitize ' (sanitized)'
 fi
 if [ -n "$fuzz" ]; then
+  inputs() { sed -nE 's/^.*MESSAGE: (.* damaged files, .*)/  \1/p; s/^ok (.* inputs)$/  \1/p' "$log"; }
   for program in build-sanitize/tests/fuzz/fuzz_*; do
-    if [ -f "$program" ] && [ -x "$program" ]; then run "$(basename "$program")" "$program"; fi
+    if [ -f "$program" ] && [ -x "$program" ]; then run "$(basename "$program")" "$program"; inputs; fi
   done
   run guided_fuzzing tests/fuzz/guided.sh
+  inputs
 fi
 if [ -z "$sanitize$fuzz" ]; then
   build build all
