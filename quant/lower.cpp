@@ -122,28 +122,32 @@ class Lowering {
     return stored_[key(t)] = result;
   }
 
-  // Codes of activations run from 0; the zero point must be one of the integers.
+  // Codes of activations run from 0.
   static Grid unsigned_grid(const Tensor& t, const QuantizeOp& op) {
     if (op.grids.size() != 1) refuse(t, "activations have one grid for each channel; use one for the tensor");
     Grid g = op.grids[0];
     g.zero_point -= static_cast<float>(g.lo);
     g.hi -= g.lo;
     g.lo = 0;
-    if (g.zero_point != std::nearbyint(g.zero_point))
-      refuse(t, "zero is not a level of its grid, so padding is not exact");
     return g;
   }
+  static bool has_zero(const Grid& g) { return g.zero_point == std::nearbyint(g.zero_point); }
+  // The grid that a layer reads: one with zero, which is what it pads with. An even grid (binary activations) gets
+  // levels between its own.
+  static Grid with_zero(const Grid& g) { return has_zero(g) ? g : Grid{g.scale / 2, 2 * g.zero_point, 0, 2 * g.hi}; }
 
   int quantized(const Tensor& t) {
     const Grid grid = unsigned_grid(t, *as<QuantizeOp>(t));
     const Tensor source = input_of(t);
     const std::string name = t.node()->scope;
     if (key(source) == key(trace_.inputs[0])) {
+      if (!has_zero(grid)) refuse(t, "the images lie on a grid without zero, so padding is not exact");
       const int dst = add_value(name, image_of(t.shape()), grid, grid::bits(grid));
       model_.layers.push_back(integer::Encode{model_.input, dst});
       return dst;
     }
-    return on_grid(source, name, grid);
+    if (has_zero(grid)) return on_grid(source, name, grid);
+    return remapped(on_grid(source, name + ".even", grid), name, with_zero(grid));
   }
 
   // What is not a quantizer's result, on a grid.
@@ -296,7 +300,7 @@ class Lowering {
   }
   // Of a tensor that is on one.
   Grid grid_of(const Tensor& t) const {
-    if (const auto* op = as<QuantizeOp>(t)) return unsigned_grid(t, *op);
+    if (const auto* op = as<QuantizeOp>(t)) return with_zero(unsigned_grid(t, *op));
     return grid_of(input_of(t));
   }
 

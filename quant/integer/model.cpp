@@ -25,7 +25,7 @@ constexpr int64_t max_exact_pixels = (1 << 24) / 255;  // whose sum of codes is 
 void check_grid(const Value& v, int bits, const Grid& g) {
   check(bits >= 1 && bits <= 8 && std::isfinite(g.scale) && g.scale > 0 && g.lo == 0 && g.hi > 0 &&
             g.hi < 1 << bits && g.zero_point >= 0 && g.zero_point <= 255 &&
-            g.zero_point == std::nearbyint(g.zero_point),
+            2 * g.zero_point == std::nearbyint(2 * g.zero_point),
         "[integer model] value ", v.name, ": got scale ", g.scale, ", zero point ", g.zero_point, ", codes ",
         g.lo, " .. ", g.hi, ", expected a positive scale and codes of ", bits, " bits");
 }
@@ -48,7 +48,11 @@ void check_values(const Model& model) {
           "[integer model] value ", v.name, " has alternatives without a choice, or a choice without them");
     if (!v.codes) continue;
     check_grid(v, v.bits, v.grid);
-    for (const Alternative& a : v.alternatives) check_grid(v, a.bits, a.grid);
+    for (const Alternative& a : v.alternatives) {
+      check_grid(v, a.bits, a.grid);
+      check(a.grid.zero_point == std::nearbyint(a.grid.zero_point), "[integer model] value ", v.name,
+            ": got the zero point ", a.grid.zero_point, " of an alternative, expected an integer");
+    }
     check(v.alternatives.empty() || (v.alternatives[0].grid == v.grid && v.alternatives[0].bits == v.bits),
           "[integer model] value ", v.name, ": its grid is not that of its first alternative");
     check(v.choice < max_choices, "[integer model] value ", v.name, ": got the choice ", v.choice,
@@ -60,6 +64,12 @@ void check_values(const Model& model) {
 void check_fixed(const Value& v) {
   check(v.alternatives.empty(), "[integer model] value ", v.name,
         " has alternatives, which only a remapping may write and only convolutions may read");
+}
+
+// Only a remapping reads codes of which none stands for zero.
+void check_zero(const Value& v) {
+  check(!v.codes || v.grid.zero_point == std::nearbyint(v.grid.zero_point), "[integer model] value ", v.name,
+        ": got the zero point ", v.grid.zero_point, ", expected an integer, because a layer reads it");
 }
 
 void check_convolution(const Model& model, const Convolution& c) {
@@ -116,6 +126,8 @@ void check_layer(const Model& model, const Layer& layer) {
     const Shape result = kernels::pool2d_shape({1, s[0], s[1], s[2]}, options);
     return Shape{result[1], result[2], result[3]};
   };
+  if (!std::holds_alternative<Remap>(layer))
+    for (const int src : sources_of(layer)) check_zero(at(src));
   if (const auto* c = std::get_if<Convolution>(&layer)) return check_convolution(model, *c);
   for (const int src : sources_of(layer)) check_fixed(at(src));
   if (const auto* r = std::get_if<Remap>(&layer)) {

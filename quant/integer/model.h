@@ -27,7 +27,7 @@ struct Value {
   Shape shape;  ///< (h, w, c)
   bool codes = true;
   int bits = 8;
-  Grid grid;         ///< codes: lo = 0, integer zero point
+  Grid grid;         ///< codes: lo = 0, integer zero point (a half-integer one if only a Remap reads it)
   std::string note;  ///< of floats between layers: why they are
   /// Of codes that have another bit width for each image: the grids, of which `grid` is the first, and which
   /// column of the choices says what an image takes. Only Remap writes such a value, and only convolutions

@@ -101,6 +101,8 @@ const std::vector<Case> cases = {
     {"resnet20", "dsq", 7, 7, Skip::shared, Ends::same},
     {"resnet8", "dsq", 1, 2, Skip::u8, Ends::same},
     {"resnet8", "lsq", 4, 4, Skip::floating, Ends::eight},
+    {"resnet8", "dsq", 1, 1, Skip::u8, Ends::eight, "layer", 0.5, {false, false, 1e-5, nn::Activation::hardtanh}},
+    {"resnet8b", "binary", 1, 1, Skip::u8, Ends::eight, "channel", 0.5, {false, false, 1e-5, nn::Activation::hardtanh}},
 };
 
 // The other families: bottlenecks, max pools, depthwise and grouped convolutions, ReLU6, skips without ReLU,
