@@ -1,21 +1,30 @@
-// Says what is on pictures, and where the network looks.
+// Says what is on pictures, and where the network looks; or how often it is right. Takes networks in floats
+// and in integers.
 //
 //     build/examples/infer out/resnet20/model.safetensors cat.png ship.jpg
+//     build/examples/infer --describe out/quickstart/integer.safetensors
+//     build/examples/infer --eval fashion-mnist out/quickstart/integer.safetensors
 #include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <numeric>
+#include <optional>
 
 #include "../autograd/ops.h"
 #include "../data/formats/image.h"
 #include "../data/formats/labels.h"
-#include "../data/transforms.h"
+#include "../data/loader.h"
+#include "../kernels/reduce.h"
 #include "../kernels/threads.h"
 #include "../nn/attribution.h"
 #include "../nn/import.h"
+#include "../quant/integer/attribution.h"
+#include "../quant/integer/model_file.h"
+#include "common/explanation.h"
 #include "common/labels.h"
 #include "common/options.h"
 #include "common/pictures.h"
+#include "common/progress.h"
 #include "common/run_directory.h"
 #include "common/table.h"
 
@@ -26,9 +35,9 @@ namespace {
 
 struct Settings {
   std::vector<std::string> words;  // the model file, then the pictures
-  std::string model, import, labels, norm, out = "out/infer";
+  std::string model, import, labels, norm, out = "out/infer", eval, data;
   double width = 1;
-  int64_t top = 5;
+  int64_t top = 5, limit = 0;
   int thread_count = threads();
   bool describe = false, accept_nan = false;
   Value values;
@@ -39,8 +48,9 @@ struct Settings {
     Options options("infer", "Says what is on pictures, and where the network looks.",
                     {"infer out/resnet20/model.safetensors cat.png ship.jpg",
                      "infer --import pytorch --model resnet50 --labels imagenet.txt resnet50.pth cat.jpg",
-                     "infer --describe out/resnet20/model.safetensors"});
-    options.add_words("FILES", words, "a model file, then pictures (PNG, JPEG)");
+                     "infer --describe out/quickstart/integer.safetensors",
+                     "infer --eval fashion-mnist out/quickstart/integer.safetensors"});
+    options.add_words("FILES", words, "a model file, of floats or integers, then pictures (PNG, JPEG)");
     options.add("--import", import, "what the model file is, if it is a file of another framework")
         .one_of(recipes);
     options.add("--model", model, "with --import: network of the zoo").one_of(nn::model_names());
@@ -53,13 +63,17 @@ struct Settings {
                 "normalisation of the pictures: cifar, imagenet, tf, ... or means/deviations (default: that "
                 "of the model file)");
     options.add("--top", top, "how many classes to print").at_least(1);
-    options.add("--describe", describe, "print what the model file is, and stop");
+    options.add("--describe", describe, "say what the model file is: a table here and as describe.html");
     options.add("--accept-nan", accept_nan, "take weights that are NaN or infinite, too");
+    options.add("--eval", eval, "measure the accuracy on the test pictures of a data set")
+        .one_of(data::dataset_names());
+    options.add("--data", data, "folder of the data sets (default: STAIRGRAD_DATA, or the user's cache)");
+    options.add("--limit", limit, "with --eval: use so many pictures only; 0: all").at_least(0);
     options.add("--out", out, "folder for result.json and the Grad-CAM pictures");
     options.add("--threads", thread_count, "threads to compute with").between(1, 1024);
     options.parse(argc, argv);
     check(!words.empty(), "got no model file (infer --help shows how)");
-    check(describe || words.size() > 1, "got no IMAGE (infer --help shows how)");
+    check(describe || !eval.empty() || words.size() > 1, "got no IMAGE (infer --help shows how)");
     check(import.empty() == model.empty(),
           "--import and --model go together: a model file of stairgrad says ",
           "what it is, one of another framework does not");
@@ -68,45 +82,132 @@ struct Settings {
   }
 };
 
-struct Network {
-  std::unique_ptr<nn::Model> model;
-  nn::ModelInfo info;
+// A network that is asked: its pictures, its classes, what it says and where it looks.
+class Network {
+ public:
+  virtual ~Network() = default;
 
-  std::string note(const std::string& name) const {
-    const auto found = info.notes.find(name);
-    return found == info.notes.end() ? "" : found->second;
-  }
+  Shape image;  // (side, side, channels)
+  int64_t classes = 0;
+  std::vector<std::string> class_names;  // or none
+  std::optional<data::Normalisation> normalisation;
+
+  // (n, classes) f32 for images (n, h, w, c).
+  virtual Array logits(const Array& images) = 0;
+  // (h, w), f32 from 0 to 1, of the network's own top class for one image.
+  virtual Array looks_at(const Array& images) = 0;
+  // Prints a description and adds it to a page.
+  virtual void describe(Report& report) = 0;
 };
 
-Network load(const Settings& s) {
-  const std::string& path = s.words[0];
-  const auto not_finite = s.accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse;
-  if (s.import.empty()) return {nn::load_model(path, not_finite), nn::read_model_info(path)};
-  nn::ModelOptions options = nn::usual_options(s.model);
-  options.width = s.width;
-  nn::Imported imported = nn::import_model(s.import, path, s.model, options, not_finite);
-  return {std::move(imported.model), std::move(imported.info)};
+void show(Report& report, const std::string& title, const Table& table) {
+  std::cout << table.text();
+  report.section(title);
+  report.table(table);
 }
 
-void print_description(const Network& network) {
-  const nn::ModelOptions& o = network.info.options;
-  Table table({"network", network.info.model});
-  table.row({"input", text(o.image_size, " x ", o.image_size, " x ", o.in_channels)});
-  table.row({"classes", count(o.classes)});
-  table.row({"width", fixed(o.width, 2)});
-  table.row({"parameters", count(network.model->parameter_count())});
-  if (o.style.folded) table.row({"batch norms", "folded"});
-  if (o.style.same_padding) table.row({"padding", "TensorFlow's"});
-  for (const auto& [name, value] : network.info.notes)
-    if (value.find('\n') == std::string::npos) table.row({name, value});
-  std::cout << table.text();
+class FloatNetwork final : public Network {
+ public:
+  explicit FloatNetwork(const Settings& s) {
+    const std::string& path = s.words[0];
+    const auto not_finite = s.accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse;
+    if (s.import.empty()) {
+      model_ = nn::load_model(path, not_finite);
+      info_ = nn::read_model_info(path);
+    } else {
+      nn::ModelOptions options = nn::usual_options(s.model);
+      options.width = s.width;
+      nn::Imported imported = nn::import_model(s.import, path, s.model, options, not_finite);
+      model_ = std::move(imported.model);
+      info_ = std::move(imported.info);
+    }
+    image = {info_.options.image_size, info_.options.image_size, info_.options.in_channels};
+    classes = info_.options.classes;
+    class_names = split_lines(note("classes"));
+    if (const std::string norm = note("normalisation"); !norm.empty())
+      normalisation = data::Normalisation::named(norm);
+  }
+
+  Array logits(const Array& images) override {
+    const nn::Evaluation evaluation(*model_);
+    const NoGrad no_grad;
+    return (*model_)(images).value();
+  }
+
+  Array looks_at(const Array& images) override {
+    const Array map = nn::attribution_map(*model_, images);
+    return map.reshape({map.dim(1), map.dim(2)});
+  }
+
+  void describe(Report& report) override {
+    const nn::ModelOptions& o = info_.options;
+    Table table({"network", info_.model});
+    table.row({"input", text(o.image_size, " x ", o.image_size, " x ", o.in_channels)});
+    table.row({"classes", count(o.classes)});
+    table.row({"width", fixed(o.width, 2)});
+    table.row({"parameters", count(model_->parameter_count())});
+    if (o.style.folded) table.row({"batch norms", "folded"});
+    if (o.style.same_padding) table.row({"padding", "TensorFlow's"});
+    for (const auto& [name, value] : info_.notes)
+      if (value.find('\n') == std::string::npos) table.row({name, value});
+    show(report, "Network", table);
+  }
+
+ private:
+  std::string note(const std::string& name) const {
+    const auto found = info_.notes.find(name);
+    return found == info_.notes.end() ? "" : found->second;
+  }
+
+  std::unique_ptr<nn::Model> model_;
+  nn::ModelInfo info_;
+};
+
+class IntegerNetwork final : public Network {
+ public:
+  explicit IntegerNetwork(const std::string& path) : path_(path), model_(quant::integer::load(path)) {
+    image = model_.values[static_cast<size_t>(model_.input)].shape;
+    classes = model_.values[static_cast<size_t>(model_.output)].shape.size();
+    class_names = model_.class_names;
+    if (model_.mean.empty()) return;
+    normalisation = {{model_.mean.begin(), model_.mean.end()},
+                     {model_.deviation.begin(), model_.deviation.end()}};
+  }
+
+  Array logits(const Array& images) override {
+    if (!session_ || session_->batch() != images.dim(0)) session_.emplace(model_, images.dim(0));
+    return session_->run(images);
+  }
+
+  Array looks_at(const Array& images) override {
+    quant::integer::Session session(model_, images.dim(0), /*keep_values=*/true);
+    const int32_t top = kernels::argmax(session.run(images)).data<int32_t>()[0];
+    const Array map = attribution_map(model_, session, {top});
+    return map.reshape({map.dim(1), map.dim(2)});
+  }
+
+  void describe(Report& report) override {
+    show(report, "Integer model", model_table(model_, path_));
+    std::cout << "\n";
+    show(report, "Layers", layer_table(model_));
+  }
+
+ private:
+  std::string path_;
+  quant::integer::Model model_;
+  std::optional<quant::integer::Session> session_;
+};
+
+std::unique_ptr<Network> load(const Settings& s) {
+  if (s.import.empty() && quant::integer::holds_integer_model(s.words[0]))
+    return std::make_unique<IntegerNetwork>(s.words[0]);
+  return std::make_unique<FloatNetwork>(s);
 }
 
 // Names of all classes.
 std::vector<std::string> class_names(const Settings& s, const Network& network) {
-  const auto classes = static_cast<size_t>(network.info.options.classes);
-  std::vector<std::string> names =
-      s.labels.empty() ? split_lines(network.note("classes")) : data::read_class_names(s.labels);
+  const auto classes = static_cast<size_t>(network.classes);
+  std::vector<std::string> names = s.labels.empty() ? network.class_names : data::read_class_names(s.labels);
   check(names.size() == classes || (names.empty() && s.labels.empty()), "--labels ", s.labels, ": got ",
         names.size(), " names, expected ", classes, ", the classes of ", s.words[0]);
   for (size_t k = names.size(); k < classes; ++k) names.push_back(text("class ", k));
@@ -115,12 +216,12 @@ std::vector<std::string> class_names(const Settings& s, const Network& network) 
 
 // The square in the middle of a picture, as the network takes it: 7/8 of the shorter side (224 of 256), but
 // all of it for small networks. u8 (side, side, channels).
-Array seen(const Array& picture, const nn::ModelOptions& o) {
-  const int64_t side = o.image_size, shorter = side < 64 ? side : side * 8 / 7;
+Array seen(const Array& picture, const Shape& image) {
+  const int64_t side = image[0], shorter = side < 64 ? side : side * 8 / 7;
   Array square = picture;
   if (picture.dim(0) != side || picture.dim(1) != side)
     square = data::centre_crop(data::resize_short_side(picture, shorter), side);
-  if (o.in_channels == 3) return square;
+  if (image[2] == 3) return square;
   Array grey({side, side, 1}, DType::u8);
   const uint8_t* rgb = square.data<uint8_t>();
   for (int64_t i = 0; i < side * side; ++i)  // luma of ITU-R 601
@@ -134,11 +235,10 @@ struct Answer {
   std::vector<double> probabilities;  // by class
 };
 
-Answer ask(nn::Model& model, const Array& images) {
-  const nn::Evaluation evaluation(model);
+Answer ask(Network& network, const Array& images) {
   const NoGrad no_grad;
   Answer answer;
-  answer.probabilities = softmax(model(images)).value().to_vector();
+  answer.probabilities = softmax(Tensor(network.logits(images))).value().to_vector();
   answer.classes.resize(answer.probabilities.size());
   std::iota(answer.classes.begin(), answer.classes.end(), size_t{0});
   std::ranges::stable_sort(
@@ -147,11 +247,33 @@ Answer ask(nn::Model& model, const Array& images) {
 }
 
 // Where the network looks, over the picture it saw, large enough for people.
-Array looked_at(nn::Model& model, const Array& square, const Array& images) {
-  const Array map = nn::attribution_map(model, images);
+Array looked_at(Network& network, const Array& square, const Array& images) {
+  const Array map = network.looks_at(images);
   const Array picture = picture_of(cast(square, DType::f32), 0, 255);
   const int factor = static_cast<int>(std::max<int64_t>(1, 224 / picture.dim(0)));
-  return heat_overlay(enlarge(picture, factor), map.reshape({map.dim(1), map.dim(2)}));
+  return heat_overlay(enlarge(picture, factor), map);
+}
+
+// Percent of the test pictures that it names right.
+double accuracy(const Settings& s, Network& network, const data::Normalisation& normalisation) {
+  data::Dataset pictures = data::load_dataset(s.eval, s.data, data::Split::test);
+  if (s.limit > 0) pictures = data::first(pictures, s.limit);
+  check(pictures.classes() == network.classes, "--eval ", s.eval, ": it has ", pictures.classes(),
+        " classes, but ", s.words[0], " has ", network.classes);
+  const int64_t side = network.image[0];
+  data::Transform transform{.normalisation = normalisation};
+  if (pictures.image_shape[0] != side || pictures.image_shape[1] != side)
+    transform = data::resize_and_centre_crop(normalisation, side < 64 ? side : side * 8 / 7, side);
+  data::Loader loader(pictures, transform, {.batch = side < 64 ? 200 : 32});
+  Progress progress("evaluating", pictures.size());
+  int64_t correct = 0;
+  for (const data::Batch& batch : loader.epoch(0)) {
+    const Array top = kernels::argmax(network.logits(batch.images));
+    for (int64_t i = 0; i < batch.size(); ++i)
+      correct += top.data<int32_t>()[i] == batch.labels.data<int32_t>()[i];
+    progress.advance(batch.size());
+  }
+  return 100 * static_cast<double>(correct) / static_cast<double>(pictures.size());
 }
 
 }  // namespace
@@ -160,28 +282,36 @@ int main(int argc, char** argv) {
   return run_program([&] {
     Settings s;
     s.parse(argc, argv);
-    Network network = load(s);
-    if (s.describe) {
-      print_description(network);
-      return 0;
-    }
-    const nn::ModelOptions& o = network.info.options;
-    check(o.in_channels == 1 || o.in_channels == 3, s.words[0], " takes pictures of ", o.in_channels,
-          " channels, expected 1 or 3");
-    const std::vector<std::string> names = class_names(s, network);
-    const std::string norm = s.norm.empty() ? network.note("normalisation") : s.norm;
-    check(!norm.empty(), s.words[0], " does not say how its pictures are normalised; say it with --norm");
-    const data::Transform transform{.normalisation = data::Normalisation::named(norm)};
+    const std::unique_ptr<Network> network = load(s);
+    check(network->image[2] == 1 || network->image[2] == 3, s.words[0], " takes pictures of ",
+          network->image[2], " channels, expected 1 or 3");
+    if (!s.norm.empty()) network->normalisation = data::Normalisation::named(s.norm);
+    check(s.describe || network->normalisation, s.words[0],
+          " does not say how its pictures are normalised; say it with --norm");
 
     RunDirectory run(s.out, /*resume=*/false);
     run.describe("infer", s.values, /*seed=*/0);
+    if (s.describe) {
+      Report report("stairgrad", s.words[0]);
+      network->describe(report);
+      report.save(run.file("describe.html"));
+      run.finish();
+      return 0;
+    }
+    if (!s.eval.empty()) {
+      const double right = accuracy(s, *network, *network->normalisation);
+      std::cout << "accuracy on " << s.eval << ": " << percent(right) << "\n";
+      run.result().set("accuracy.top1", right);
+    }
+    const std::vector<std::string> names = class_names(s, *network);
+    const data::Transform transform{.normalisation = *network->normalisation};
     Value::List results;
     for (size_t i = 1; i < s.words.size(); ++i) {
       const std::string& path = s.words[i];
-      const Array square = seen(data::read_image(path), o);
-      Array images(network.model->input_shape());
+      const Array square = seen(data::read_image(path), network->image);
+      Array images({1, network->image[0], network->image[1], network->image[2]});
       transform.apply(square, data::Draws(0, 0, 0), images, 0);
-      const Answer answer = ask(*network.model, images);
+      const Answer answer = ask(*network, images);
 
       std::cout << path << "\n";
       Table table({"class", "probability"});
@@ -196,7 +326,7 @@ int main(int argc, char** argv) {
       // The number keeps pictures of one name in different folders apart.
       const std::string stem = std::filesystem::path(path).stem().string();
       const std::string overlay = run.file(text(i, '-', stem, ".gradcam.png"));
-      data::write_png(overlay, looked_at(*network.model, square, images));
+      data::write_png(overlay, looked_at(*network, square, images));
       std::cout << "where it looks: " << overlay << "\n\n";
       results.push_back(Value::Group{{"image", path}, {"top", top}, {"gradcam", overlay}});
     }

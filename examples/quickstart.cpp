@@ -16,6 +16,7 @@
 #include "../quant/integer/model.h"
 #include "../quant/sites.h"
 #include "common/deployment.h"
+#include "common/explanation.h"
 #include "common/machine.h"
 #include "common/pictures.h"
 #include "common/progress.h"
@@ -54,8 +55,8 @@ struct Settings {
     options.add("--wbits", w_bits, "bits of weights; of the first and last layer: see --ends").between(1, 8);
     options.add("--abits", a_bits, "bits of activations").between(1, 8);
     options
-        .add("--skip", skip, "where the skip of a residual add lives: 8 bits of its own, or the layer's grid")
-        .one_of({"u8", "shared"});
+        .add("--skip", skip, "where the skip of a residual add lives: 8 bits of its own, the layer's grid, or floats")
+        .one_of({"u8", "shared", "float"});
     options.add("--ends", ends, "bits of the first and last layer").one_of({"8", "same"});
     options.add("--workers", workers, "threads that prepare batches").at_least(1);
     options.parse(argc, argv);
@@ -162,6 +163,7 @@ class Quickstart {
 
     const Stopwatch comparing;
     agreement_ = compare(lowered_, *model_, task_.test, plain_);
+    explain_layers();
     run_.seconds("compare", comparing.seconds());
     Value& result = run_.result();
     agreement_.record(result);
@@ -170,6 +172,15 @@ class Quickstart {
     result.set("cost.bops", quant::total_bops(cost_));
     result.set("cost.bytes", integer::parameter_bytes(lowered_));
     result.set("cost.bytes_float", 4 * task_.model->parameter_count());
+  }
+
+  void explain_layers() {
+    data::Loader loader(data::first(task_.test, explained_images), plain_, {.batch = explained_images});
+    loader.start(0);
+    data::Batch batch;
+    loader.next(batch);
+    explained_ = quant::explain(lowered_, *model_, batch.images);
+    run_.result().set("layers", explanation_value(explained_));
   }
 
   void measure_speed() {
@@ -260,12 +271,15 @@ class Quickstart {
     for (const quant::LayerCost& layer : cost_)
       bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
     report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    add_explanation(report, explained_, explained_images);
     show_attribution(report);
     report.save(run_.file("report.html"));
     run_.finish();
     std::printf("\n%s\n%s\n\nreport: %s\n", table.text().c_str(), agreement_.str().c_str(),
                 run_.file("report.html").c_str());
   }
+
+  static constexpr int64_t explained_images = 50;
 
   Settings s_;
   Task task_;  // its model is the network in floats
@@ -276,6 +290,7 @@ class Quickstart {
   Evaluated float_, fake_;
   std::vector<quant::LayerCost> cost_;
   integer::Model lowered_;
+  std::vector<quant::LayerExplanation> explained_;
   Agreement agreement_;
   Speed float_speed_, integer_speed_;
 };

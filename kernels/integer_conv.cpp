@@ -1,9 +1,14 @@
 #include "integer_conv.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "dispatch.h"
+#include "grid.h"
+#include "integer_direct.h"
 #include "onednn.h"
 #include "onednn_defects.h"
 #include "reference/conv.h"
@@ -35,60 +40,76 @@ void check_spec(const IntegerConvSpec& s) {
         s.src_zero_point, ", expected 0 to 255");
   check(s.lo >= 0 && s.lo <= s.hi && s.hi <= largest_code, "[integer_conv] range: got ", s.lo, " to ", s.hi,
         ", expected 0 <= lo <= hi <= 255");
-  check(!s.skip || (s.requantise && std::isfinite(s.skip_ratio)), "[integer_conv] skip: got ",
-        s.requantise ? "a ratio that is not finite" : "a result in f32", ", expected requantise and a ratio");
+  check(!s.skip || std::isfinite(s.skip_ratio), "[integer_conv] skip: got the ratio ", s.skip_ratio,
+        ", expected a finite one");
+  check(!s.float_skip || (!s.requantise && !s.skip), "[integer_conv] float_skip: got ",
+        s.skip ? "another skip" : "a result in codes", ", expected a result in f32 and no other skip");
+  check(s.low <= s.high, "[integer_conv] range: got ", s.low, " to ", s.high, ", expected low <= high");
   const int64_t taps = s.weights.dim(1) * s.weights.dim(2) * s.weights.dim(3);
   check(taps * largest_code * 128 < int64_t{1} << 31, "[integer_conv] weights: got ", s.weights.shape(),
         ", whose sums may pass 2^31; split the input channels");
 }
 
-void check_arrays(const IntegerConvSpec& s, const Array& src, const Array& dst) {
+void check_arrays(const IntegerConvSpec& s, const Array& src, const Array& dst, const Array& skip) {
   check(src.dtype() == DType::u8 && src.shape() == s.src, "[integer_conv] src: got ", name_of(src.dtype()),
         src.shape(), ", expected u8", s.src);
   const Shape shape = conv2d_shape(s.src, s.weights.shape(), s.conv);
   const DType type = s.requantise ? DType::u8 : DType::f32;
   check(dst.dtype() == type && dst.shape() == shape, "[integer_conv] dst: got ", name_of(dst.dtype()),
         dst.shape(), ", expected ", name_of(type), shape);
+  if (!s.skip && !s.float_skip) return;
+  const Array& from = skip.has_value() ? skip : dst;
+  const DType skip_type = s.skip ? DType::u8 : DType::f32;
+  check(from.dtype() == skip_type && from.shape() == shape, "[integer_conv] skip: got ",
+        name_of(from.dtype()), from.shape(), ", expected ", name_of(skip_type), shape);
+}
+
+/// f32 results from exact sums.
+void to_floats(const IntegerConvSpec& s, const int32_t* acc, const void* skip, float* dst, int64_t rows,
+               int64_t width) {
+  const float *b = s.b.data<float>(), *m = s.m.data<float>();
+  const auto* codes = static_cast<const uint8_t*>(skip);
+  const auto* floats = static_cast<const float*>(skip);
+  for (int64_t i = 0; i < rows * width; ++i) {
+    float t = grid::affine(acc[i], b[i % width], m[i % width]);
+    if (s.skip) t = grid::add_skip(t, codes[i], s.skip_ratio);
+    if (s.float_skip) t = t + floats[i];
+    dst[i] = t > s.low ? (t < s.high ? t : s.high) : s.low;
+  }
 }
 
 /// dst from exact sums, by grid.h.
-void requantise(const IntegerConvSpec& s, const Array& sums, Array& dst) {
-  const int64_t width = s.weights.dim(0), rows = sums.size() / std::max<int64_t>(width, 1);
-  const int32_t* acc = sums.data<int32_t>();
+void requantise(const IntegerConvSpec& s, const int32_t* acc, int64_t size, const void* skip, void* dst) {
+  const int64_t width = s.weights.dim(0), rows = size / std::max<int64_t>(width, 1);
   const float *b = s.b.data<float>(), *m = s.m.data<float>();
+  auto* codes = static_cast<uint8_t*>(dst);
+  if (s.requantise && s.skip && skip != dst) std::memcpy(dst, skip, static_cast<size_t>(size));
+  if (!s.requantise) return to_floats(s, acc, skip, static_cast<float*>(dst), rows, width);
   const simd::GridLoops& loops = simd::table().grid;
-  parallel_for(rows, std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(width, 1)),
-               [&](int64_t begin, int64_t end) {
-                 const int64_t first = begin * width, count = end - begin;
-                 if (!s.requantise)
-                   loops.affine(acc + first, b, m, static_cast<float*>(dst.raw()) + first, count, width);
-                 else if (s.skip)
-                   loops.requantise_add(acc + first, b, m, static_cast<uint8_t*>(dst.raw()) + first, count,
-                                        width, s.lo, s.hi, s.skip_ratio);
-                 else
-                   loops.requantise(acc + first, b, m, static_cast<uint8_t*>(dst.raw()) + first, count, width,
-                                    s.lo, s.hi);
-               });
+  parallel_for(
+      rows, std::max<int64_t>(1, (1 << 14) / std::max<int64_t>(width, 1)), [&](int64_t begin, int64_t end) {
+        const int64_t first = begin * width, count = end - begin;
+        if (s.skip)
+          loops.requantise_add(acc + first, b, m, codes + first, count, width, s.lo, s.hi, s.skip_ratio);
+        else
+          loops.requantise(acc + first, b, m, codes + first, count, width, s.lo, s.hi);
+      });
 }
 
-void add(Array& sums, const Array& part) {
-  int32_t* to = sums.data<int32_t>();
-  const int32_t* from = part.data<int32_t>();
-  parallel_for(sums.size(), 1 << 14, [=](int64_t begin, int64_t end) {
+void add(int32_t* to, const int32_t* from, int64_t n) {
+  parallel_for(n, 1 << 14, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) to[i] += from[i];
   });
 }
 
-/// src within a frame of pixels that hold `code`.
-Array framed(const Array& src, const std::array<int64_t, 4>& padding, int code) {
-  const int64_t h = src.dim(1), c = src.dim(3), row = src.dim(2) * c;
+/// Copies src into a frame of pixels that hold `code`.
+void frame_in(const uint8_t* from, const Shape& src, const std::array<int64_t, 4>& padding, int code,
+              uint8_t* to) {
+  const int64_t h = src[1], c = src[3], row = src[2] * c;
   const auto [top, bottom, left, right] = padding;
-  Array result({src.dim(0), top + h + bottom, left + src.dim(2) + right, c}, DType::u8);
-  const int64_t rows = result.dim(1), wide = result.dim(2) * c;
-  const uint8_t* from = src.data<uint8_t>();
-  uint8_t* to = result.data<uint8_t>();
+  const int64_t rows = top + h + bottom, wide = (left + src[2] + right) * c;
   const auto before = static_cast<size_t>(left * c), after = static_cast<size_t>(right * c);
-  parallel_for(src.dim(0) * rows, std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(wide, 1)),
+  parallel_for(src[0] * rows, std::max<int64_t>(1, (1 << 15) / std::max<int64_t>(wide, 1)),
                [&, top = top](int64_t begin, int64_t end) {
                  for (int64_t i = begin; i < end; ++i) {
                    const int64_t n = i / rows, y = i % rows - top;
@@ -102,7 +123,6 @@ Array framed(const Array& src, const std::array<int64_t, 4>& padding, int code) 
                    std::memset(line + before + row, code, after);
                  }
                });
-  return result;
 }
 
 int largest_magnitude(const Array& weights) {
@@ -141,14 +161,50 @@ bool is_sound(const IntegerConvSpec& s) {
   return onednn::is_sound(ConvOp::forward, DType::u8, s.src, s.weights.shape(), s.conv);
 }
 
+/// Whether oneDNN's kernels for matrix units (AMX) beat our own loops: on 3x3 layers and on wide 1x1 ones.
+/// Narrow and depthwise layers are bound by memory.
+bool suits_matrix_units(const IntegerConvSpec& s) {
+  const int64_t ic = s.weights.dim(3), oc = s.weights.dim(0);
+  const bool wide = s.weights.dim(1) * s.weights.dim(2) > 1 ? ic >= 32 && oc >= 32 : ic >= 128 && oc >= 64;
+  return s.conv.groups == 1 && wide && onednn::has_matrix_units();
+}
+
+/// STAIRGRAD_INTEGER_CONV={own,onednn,reference}: what takes the place of `fastest`, to compare them.
+IntegerKernel asked_for() {
+  static const IntegerKernel kernel = [] {
+    const char* name = std::getenv("STAIRGRAD_INTEGER_CONV");
+    const std::string_view wanted = name ? name : "fastest";
+    check(wanted == "fastest" || wanted == "own" || wanted == "onednn" || wanted == "reference",
+          "[integer_conv] got STAIRGRAD_INTEGER_CONV=", wanted, ", expected own, onednn or reference");
+    return wanted == "own"         ? IntegerKernel::own
+           : wanted == "onednn"    ? IntegerKernel::onednn
+           : wanted == "reference" ? IntegerKernel::reference
+                                   : IntegerKernel::fastest;
+  }();
+  return kernel;
+}
+
+void run_reference(const IntegerConvSpec& spec, const IntegerConvOperands& o) {
+  const Shape shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
+  Array src(spec.src, DType::u8);
+  if (src.size() > 0) std::memcpy(src.raw(), o.src, src.bytes());
+  const Array sums(shape, DType::s32);
+  reference::conv2d_codes({src, spec.weights, sums}, spec.conv, spec.src_zero_point);
+  requantise(spec, sums.data<int32_t>(), sums.size(), o.skip, o.dst);
+}
+
+constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
 }  // namespace
 
 struct IntegerConv::Impl {
-  explicit Impl(const IntegerConvSpec& given) : spec(given) {
+  Impl(const IntegerConvSpec& given, IntegerKernel kernel, int shares) : spec(given) {
     check_spec(spec);
-    const char* reason = prepare();
+    dst_shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
+    const char* reason = prepare(kernel);
+    if (whole && spec.src[0] == 1 && shares > 1 && dst_shape[1] >= shares) cut(shares);
     const onednn::IntegerPrimitive* first = whole ? whole.get() : parts.empty() ? nullptr : parts[0].get();
-    name = first ? text("onednn:", first->implementation()) : "reference";
+    name = own ? text("own:", own->name()) : first ? text("onednn:", first->implementation()) : "reference";
     if (parts.size() > 1) name += text(" x ", parts.size());
     if (dispatch_is_verbose())
       report_dispatch(
@@ -157,9 +213,26 @@ struct IntegerConv::Impl {
           name, reason);
   }
 
-  /// Makes the primitives, none where the reference shall run, and says why.
-  const char* prepare() {
+  /// Makes what runs, nothing where the reference shall run, and says why.
+  const char* prepare(IntegerKernel kernel) {
     if (spec.src.size() == 0 || spec.weights.size() == 0) return "an array is empty";
+    if (kernel == IntegerKernel::fastest) kernel = asked_for();
+    if (kernel == IntegerKernel::reference) return "asked for";
+    const bool fastest = kernel == IntegerKernel::fastest;
+    if (kernel == IntegerKernel::onednn || (fastest && suits_matrix_units(spec))) {
+      const char* reason = prepare_onednn();
+      if (whole || !fastest) return reason;
+      parts.clear();
+    }
+    if (!DirectConv::available()) return fastest ? prepare_onednn() : "no loops for this machine";
+    own = std::make_unique<const DirectConv>(spec);
+    return "sums stay in registers";
+  }
+
+  const char* prepare_onednn() {
+    if (!spec.requantise &&
+        (spec.skip || spec.float_skip || std::isfinite(spec.low) || std::isfinite(spec.high)))
+      return "the result is not codes";
     // oneDNN pads with code 0 (its zero points crashed with AMX), and not where a result sees nothing else.
     const auto& p = spec.conv.padding;
     frame = p != std::array<int64_t, 4>{} && (spec.src_zero_point != 0 || !is_sound(spec));
@@ -168,6 +241,7 @@ struct IntegerConv::Impl {
       inner.conv.padding = {};
       inner.src[1] += p[0] + p[1];
       inner.src[2] += p[2] + p[3];
+      frame_bytes = aligned(static_cast<size_t>(inner.src.size()));
     }
     if (!is_sound(inner)) return "oneDNN gets it wrong";
     const bool exact = any_weight_is_exact();
@@ -181,6 +255,29 @@ struct IntegerConv::Impl {
     return "oneDNN does not have it";
   }
 
+  /// A convolution for each band of rows of the result; none if one of them is not oneDNN's.
+  void cut(int shares) {
+    const int64_t height = spec.src[1], step = spec.conv.stride[0];
+    const int64_t reach = (spec.weights.dim(1) - 1) * spec.conv.dilation[0] + 1;
+    for (int share = 0; share < shares; ++share) {
+      const int64_t first = dst_shape[1] * share / shares, last = dst_shape[1] * (share + 1) / shares;
+      // Rows of src, in the padding where they are negative or beyond the height.
+      const int64_t top = first * step - spec.conv.padding[0],
+                    bottom = (last - 1) * step - spec.conv.padding[0] + reach;
+      Band band;
+      band.src = std::clamp<int64_t>(top, 0, height);
+      band.dst = first;
+      IntegerConvSpec part = spec;
+      part.src[1] = std::clamp<int64_t>(bottom, 0, height) - band.src;
+      part.conv.padding[0] = std::max<int64_t>(0, -top);
+      part.conv.padding[1] = std::max<int64_t>(0, bottom - height);
+      if (part.src[1] <= 0) return bands.clear();
+      band.conv = std::make_unique<const Impl>(part, IntegerKernel::onednn, 1);
+      if (!band.conv->whole || band.conv->dst_shape[1] != last - first) return bands.clear();
+      bands.push_back(std::move(band));
+    }
+  }
+
   void split(IntegerConvSpec inner) {
     Array rest = spec.weights.clone();
     do {
@@ -190,41 +287,108 @@ struct IntegerConv::Impl {
     } while (largest_magnitude(rest) > 0);
   }
 
-  void run(const Array& src, Array& dst) const {
-    check_arrays(spec, src, dst);
-    if (!whole && parts.empty()) return integer_conv_reference(spec, src, dst);
-    const Array padded = frame ? framed(src, spec.conv.padding, spec.src_zero_point) : src;
-    if (whole) return whole->run(padded, dst);
-    Array sums(dst.shape(), DType::s32), more;
-    parts[0]->run(padded, sums);
-    for (size_t i = 1; i < parts.size(); ++i) {
-      if (!more.has_value()) more = Array(dst.shape(), DType::s32);
-      parts[i]->run(padded, more);
-      add(sums, more);
-    }
-    requantise(spec, sums, dst);
+  size_t dst_bytes() const { return static_cast<size_t>(dst_shape.size()); }
+  size_t sums_bytes() const { return aligned(4 * dst_bytes()); }
+
+  /// Frame, oneDNN's own scratch, then two arrays of sums.
+  size_t scratch_bytes() const {
+    if (own) return own->scratch_bytes();
+    size_t of_band = 0;
+    for (const Band& band : bands) of_band = std::max(of_band, band.conv->scratch_bytes());
+    if (!bands.empty()) return std::max(of_band, frame_bytes + whole->scratch_bytes());
+    if (whole) return frame_bytes + whole->scratch_bytes();
+    size_t bytes = 0;
+    for (const auto& part : parts) bytes = std::max(bytes, part->scratch_bytes());
+    return parts.empty() ? 0 : frame_bytes + aligned(bytes) + 2 * sums_bytes();
   }
 
+  void run(const IntegerConvOperands& o, int share, int shares) const {
+    if (own) return own->run(o, share, shares);
+    if (shares > 1 && static_cast<size_t>(shares) == bands.size()) {
+      const Band& band = bands[static_cast<size_t>(share)];
+      const int64_t from = band.src * spec.src[2] * spec.src[3], to = band.dst * dst_shape[2] * dst_shape[3];
+      const int64_t element = spec.requantise ? 1 : sizeof(float);
+      return band.conv->run(
+          {static_cast<const uint8_t*>(o.src) + from, static_cast<uint8_t*>(o.dst) + to * element,
+           o.skip ? static_cast<const uint8_t*>(o.skip) + to : nullptr, o.scratch},
+          0, 1);
+    }
+    if (share > 0) return;
+    if (!whole && parts.empty()) return run_reference(spec, o);
+    auto* scratch = static_cast<uint8_t*>(o.scratch);
+    const void* src = o.src;
+    if (frame) {
+      frame_in(static_cast<const uint8_t*>(src), spec.src, spec.conv.padding, spec.src_zero_point, scratch);
+      src = scratch;
+    }
+    if (whole) {
+      if (spec.skip && o.skip != o.dst) std::memcpy(o.dst, o.skip, dst_bytes());
+      return whole->run(src, o.dst, scratch + frame_bytes);
+    }
+    auto* sums = reinterpret_cast<int32_t*>(scratch + scratch_bytes() - 2 * sums_bytes());
+    auto* more = reinterpret_cast<int32_t*>(scratch + scratch_bytes() - sums_bytes());
+    parts[0]->run(src, sums, scratch + frame_bytes);
+    for (size_t i = 1; i < parts.size(); ++i) {
+      parts[i]->run(src, more, scratch + frame_bytes);
+      add(sums, more, dst_shape.size());
+    }
+    requantise(spec, sums, dst_shape.size(), o.skip, o.dst);
+  }
+
+  /// All of it, with the threads of parallel_for where the kernel has none of its own.
+  void run(const IntegerConvOperands& o) const {
+    if (!own) {
+      const Array scratch({static_cast<int64_t>(scratch_bytes())}, DType::u8);
+      return run({o.src, o.dst, o.skip, const_cast<void*>(scratch.raw())}, 0, 1);
+    }
+    const auto shares = static_cast<int>(std::clamp<int64_t>(
+        dst_shape.size() * spec.weights.size() / dst_shape[3] / work_of_a_share, 1, threads()));
+    const auto bytes = static_cast<int64_t>(aligned(scratch_bytes()));
+    Array scratch({shares * bytes}, DType::u8);
+    auto* begin = scratch.data<uint8_t>();
+    parallel_for(shares, 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i)
+        own->run({o.src, o.dst, o.skip, begin + i * bytes}, static_cast<int>(i), shares);
+    });
+  }
+
+  static constexpr int64_t work_of_a_share = 1 << 20;  // products: less takes no longer than to wake a thread
+
   IntegerConvSpec spec;
+  Shape dst_shape;
+  std::unique_ptr<const DirectConv> own;
   bool frame = false;
+  size_t frame_bytes = 0;
   using Primitive = std::unique_ptr<onednn::IntegerPrimitive>;
-  Primitive whole;               ///< convolves and requantises
+  Primitive whole;  ///< convolves and requantises
+  struct Band {
+    int64_t src, dst;  ///< first rows
+    std::unique_ptr<const Impl> conv;
+  };
+  std::vector<Band> bands;       ///< `whole` in parts
   std::vector<Primitive> parts;  ///< otherwise: sums that are added up, then requantised
   std::string name;
 };
 
-IntegerConv::IntegerConv(const IntegerConvSpec& spec) : impl_(std::make_unique<Impl>(spec)) {}
+IntegerConv::IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel, int shares)
+    : impl_(std::make_unique<Impl>(spec, kernel, shares)) {}
 IntegerConv::~IntegerConv() = default;
 IntegerConv::IntegerConv(IntegerConv&&) noexcept = default;
-void IntegerConv::run(const Array& src, Array& dst) const { impl_->run(src, dst); }
+
+void IntegerConv::run(const Array& src, Array& dst, const Array& skip) const {
+  check_arrays(impl_->spec, src, dst, skip);
+  if (dst.size() > 0) impl_->run({src.raw(), dst.raw(), skip.has_value() ? skip.raw() : dst.raw(), nullptr});
+}
+void IntegerConv::run(const IntegerConvOperands& operands, int share, int shares) const {
+  impl_->run(operands, share, shares);
+}
+size_t IntegerConv::scratch_bytes() const { return impl_->scratch_bytes(); }
 const char* IntegerConv::implementation() const { return impl_->name.c_str(); }
 
-void integer_conv_reference(const IntegerConvSpec& spec, const Array& src, Array& dst) {
+void integer_conv_reference(const IntegerConvSpec& spec, const Array& src, Array& dst, const Array& skip) {
   check_spec(spec);
-  check_arrays(spec, src, dst);
-  const Array sums(dst.shape(), DType::s32);
-  reference::conv2d_codes({src, spec.weights, sums}, spec.conv, spec.src_zero_point);
-  requantise(spec, sums, dst);
+  check_arrays(spec, src, dst, skip);
+  run_reference(spec, {src.raw(), dst.raw(), skip.has_value() ? skip.raw() : dst.raw(), nullptr});
 }
 
 bool integer_self_check() {
@@ -234,8 +398,9 @@ bool integer_self_check() {
     spec.weights = Array::full(weights_shape, 127, DType::s8);
     const auto primitive = onednn::integer_primitive(spec, DType::s32);
     if (!primitive) return true;
-    Array sums(conv2d_shape(src_shape, weights_shape, {}), DType::s32);
-    primitive->run(Array::full(src_shape, largest_code, DType::u8), sums);
+    Array sums(conv2d_shape(src_shape, weights_shape, {}), DType::s32),
+        scratch({static_cast<int64_t>(primitive->scratch_bytes())}, DType::u8);
+    primitive->run(Array::full(src_shape, largest_code, DType::u8).raw(), sums.raw(), scratch.raw());
     const int expected = static_cast<int>(spec.weights.size() / weights_shape[0]) * 127 * largest_code;
     const int32_t* values = sums.data<int32_t>();
     return std::all_of(values, values + sums.size(), [=](int32_t v) { return v == expected; });

@@ -2,6 +2,7 @@
 // grid).
 #pragma once
 
+#include <limits>
 #include <memory>
 
 #include "conv.h"
@@ -9,8 +10,8 @@
 namespace stairgrad::kernels {
 
 /// dst = saturate(round(clamp((conv(src, weights) + b) * m [+ skip_ratio * skip], lo, hi))) with b and m per
-/// output channel. Without `requantise` the result is f32: (sum + b) * m. Rounding is half to even; see
-/// grid.h.
+/// output channel. Without `requantise` the result is f32: (sum + b) * m [+ skip], limited to low .. high.
+/// Rounding is half to even; see grid.h.
 struct IntegerConvSpec {
   Shape src;           ///< (n, h, w, ic) of u8 codes
   Conv2dOptions conv;  ///< padding positions hold `src_zero_point`
@@ -18,21 +19,45 @@ struct IntegerConvSpec {
   Array weights;  ///< (oc, kh, kw, ic / groups), s8
   Array b, m;     ///< (oc), f32
   bool requantise = true;
-  int lo = 0, hi = 255;  ///< code range of dst, ReLU included
-  bool skip = false;     ///< dst holds the skip's codes when run() is called
+  int lo = 0, hi = 255;                                              ///< code range of dst, ReLU included
+  float low = -std::numeric_limits<float>::infinity(), high = -low;  ///< of f32 results
+  bool skip = false;                                                 ///< the skip has codes: u8
   float skip_ratio = 0;
+  bool float_skip = false;  ///< the skip is f32, and so is the result
 };
 
-/// A prepared convolution: primitive and reordered weights are made once. run() is const and thread-safe.
+/// Memory of a run. The skip may be dst itself; scratch has scratch_bytes().
+struct IntegerConvOperands {
+  const void* src;
+  void* dst;
+  const void* skip = nullptr;
+  void* scratch = nullptr;
+};
+
+/// What computes a convolution. `fastest` chooses by shape and CPU, unless STAIRGRAD_INTEGER_CONV names
+/// another; the others are for tests.
+enum class IntegerKernel { fastest, own, onednn, reference };
+
+/// A prepared convolution: weights are packed and the kernel is chosen once. run() is const and thread-safe.
 class IntegerConv {
  public:
-  explicit IntegerConv(const IntegerConvSpec& spec);
+  /// Throws argument_error for a spec that does not hang together. A kernel that does not have it is replaced
+  /// by the reference. `shares` says in how many parts run() will be called: oneDNN's kernels for one image
+  /// are made for bands of its rows then.
+  explicit IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel = IntegerKernel::fastest,
+                       int shares = 1);
   ~IntegerConv();
   IntegerConv(IntegerConv&&) noexcept;
 
-  /// src: u8, spec.src; dst: u8 (requantise) or f32, allocated by the caller.
-  void run(const Array& src, Array& dst) const;
-  /// What runs: "onednn:<implementation>" or "reference".
+  /// src: u8, spec.src; dst: u8 (requantise) or f32, allocated by the caller. The skip is in dst or given.
+  void run(const Array& src, Array& dst, const Array& skip = {}) const;
+
+  /// The share-th part of `shares` of the results, on the calling thread and without checks: for a program
+  /// that has its threads and memory already. Each share has its own scratch.
+  void run(const IntegerConvOperands& operands, int share, int shares) const;
+  size_t scratch_bytes() const;
+
+  /// What runs: "own:<loops>", "onednn:<implementation>" or "reference".
   const char* implementation() const;
 
  private:
@@ -41,9 +66,10 @@ class IntegerConv {
 };
 
 /// The same by plain loops, for any CPU: the oracle.
-void integer_conv_reference(const IntegerConvSpec& spec, const Array& src, Array& dst);
+void integer_conv_reference(const IntegerConvSpec& spec, const Array& src, Array& dst,
+                            const Array& skip = {});
 
-/// Compares two tiny convolutions with exact sums; false on a CPU whose u8 * s8 pairs saturate.
+/// Compares two tiny convolutions with exact sums; false on a CPU whose u8 * s8 pairs saturate in oneDNN.
 bool integer_self_check();
 
 }  // namespace stairgrad::kernels

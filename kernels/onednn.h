@@ -16,8 +16,9 @@ std::string conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options);
 class IntegerPrimitive {
  public:
   virtual ~IntegerPrimitive() = default;
-  /// Thread-safe; with a skip, dst holds its codes.
-  virtual void run(const Array& src, Array& dst) const = 0;
+  /// Thread-safe; with a skip, dst holds its codes. scratch has scratch_bytes().
+  virtual void run(const void* src, void* dst, void* scratch) const = 0;
+  virtual size_t scratch_bytes() const = 0;
   virtual const char* implementation() const = 0;
 };
 
@@ -27,5 +28,7 @@ std::unique_ptr<IntegerPrimitive> integer_primitive(const IntegerConvSpec& spec,
 
 /// True when this CPU multiplies u8 * s8 without 16-bit saturation (VNNI, AMX) in all of oneDNN's kernels.
 bool products_are_exact();
+/// True when oneDNN uses this CPU's matrix units for integers (AMX).
+bool has_matrix_units();
 
 }  // namespace stairgrad::kernels::onednn

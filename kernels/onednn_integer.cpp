@@ -21,7 +21,8 @@ void append_skip_and_range(dnnl::post_ops& ops, const IntegerConvSpec& spec) {
 
 class Primitive final : public IntegerPrimitive {
  public:
-  Primitive(const IntegerConvSpec& spec, DType dst_type) : b_(spec.b), m_(spec.m) {
+  Primitive(const IntegerConvSpec& spec, DType dst_type)
+      : b_(spec.b), m_(spec.m), bare_(dst_type == DType::s32) {
     const Shape dst_shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
     const Shape& w = spec.weights.shape();
     src_ = images(spec.src, memory::data_type::u8);
@@ -42,11 +43,11 @@ class Primitive final : public IntegerPrimitive {
     weights_ = wrap(description.weights_desc(), reordered_.raw());
   }
 
-  void run(const Array& src, Array& dst) const override {
-    const memory from = wrap(src_, src.raw()), to = wrap(dst_, dst.raw());
-    if (dst.dtype() == DType::s32)
+  void run(const void* src, void* dst, void* scratch) const override {
+    const memory from = wrap(src_, src), to = wrap(dst_, dst);
+    if (bare_)
       return execute(primitive_, {{DNNL_ARG_SRC, from}, {DNNL_ARG_WEIGHTS, weights_}, {DNNL_ARG_DST, to}},
-                     scratchpad_);
+                     scratchpad_, scratch);
 #if DNNL_VERSION_MAJOR >= 3
     execute(primitive_,
             {{DNNL_ARG_SRC, from},
@@ -55,15 +56,16 @@ class Primitive final : public IntegerPrimitive {
              {DNNL_ARG_ATTR_MULTIPLE_POST_OP(1) | DNNL_ARG_SRC_1, factor_},
              { DNNL_ARG_DST,
                to }},
-            scratchpad_);
+            scratchpad_, scratch);
 #else
     execute(
         primitive_,
         {{DNNL_ARG_SRC, from}, {DNNL_ARG_WEIGHTS, weights_}, {DNNL_ARG_BIAS, addend_}, {DNNL_ARG_DST, to}},
-        scratchpad_);
+        scratchpad_, scratch);
 #endif
   }
 
+  size_t scratch_bytes() const override { return scratchpad_.get_size(); }
   const char* implementation() const override { return implementation_.c_str(); }
 
  private:
@@ -97,6 +99,7 @@ class Primitive final : public IntegerPrimitive {
   }
 
   const Array b_, m_;
+  const bool bare_;  // sums, not requantised
   Array reordered_;
   memory::desc src_, dst_, scratchpad_;
   memory weights_, addend_, factor_;
@@ -120,6 +123,12 @@ bool products_are_exact() {
   const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
   const auto vnni = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_vnni);
   return (isa & vnni) == vnni;
+}
+
+bool has_matrix_units() {
+  const auto isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  const auto amx = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
+  return (isa & amx) == amx;
 }
 
 }  // namespace stairgrad::kernels::onednn

@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <algorithm>
+#include <thread>
 
 #include "error.h"
 
@@ -17,6 +18,14 @@ void openblas_set_num_threads(int);
 }
 
 namespace stairgrad {
+namespace {
+/// Tells the processor that this is a loop that waits.
+void pause() {
+#ifdef __x86_64__
+  __builtin_ia32_pause();
+#endif
+}
+}  // namespace
 
 int threads() { return omp_get_max_threads(); }
 
@@ -47,7 +56,22 @@ void run_share(void* pointer) {
   const int64_t end = std::min(range.n, pieces * (rank + 1) / team * range.grain);
   if (begin < end) range.body(range.context, begin, end);
 }
+struct Team {
+  RangeBody body;
+  const void* context;
+};
+
+void run_member(void* pointer) {
+  const Team& team = *static_cast<const Team*>(pointer);
+  team.body(team.context, omp_get_thread_num(), omp_get_num_threads());
+}
 }  // namespace
+
+void parallel_team(int count, RangeBody body, const void* context) {
+  if (count <= 1 || omp_in_parallel()) return body(context, 0, 1);
+  Team team{body, context};
+  GOMP_parallel(run_member, &team, static_cast<unsigned>(count), 0);
+}
 
 void parallel_range(int64_t n, int64_t grain, RangeBody body, const void* context) {
   if (n <= 0) return;
@@ -59,4 +83,20 @@ void parallel_range(int64_t n, int64_t grain, RangeBody body, const void* contex
 }
 
 }  // namespace detail
+
+void TeamSteps::reset() {
+  for (auto& part : begun_) part.store(false, std::memory_order_relaxed);
+  for (auto& count : done_) count.store(0, std::memory_order_relaxed);
+}
+
+void TeamSteps::wait(int64_t step) const {
+  constexpr int patience = 2000;
+  const std::atomic<int>& done = done_[static_cast<size_t>(step)];
+  for (int spins = 0; done.load(std::memory_order_acquire) < parts_; ++spins) {
+    if (spins > patience)
+      std::this_thread::yield();
+    else
+      pause();
+  }
+}
 }  // namespace stairgrad

@@ -70,7 +70,10 @@ ConvStyle style_of(const JsonFields& options, const std::string& path) {
   if (!options.has("style")) return {};
   const JsonFields fields(options.object("style"), path, "stairgrad.options: style");
   ConvStyle style{fields.boolean("folded"), fields.boolean("same_padding"), fields.number<double>("eps")};
-  if (fields.has("activation")) style.activation = parse_activation(fields.string("activation"));
+  if (!fields.has("activation")) return style;
+  const std::string name = fields.string("activation");
+  if (name != "relu" && name != "hardtanh") fields.fail("'activation': got " + name + ", expected relu or hardtanh");
+  style.activation = parse_activation(name);
   return style;
 }
 

@@ -1,11 +1,13 @@
 #include "lower.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <optional>
 
 #include "../autograd/ops.h"
 #include "../autograd/ops/clamp.h"
+#include "../autograd/ops/concat.h"
 #include "../autograd/ops/pad.h"
 #include "../autograd/ops/slice.h"
 #include "quantizer.h"
@@ -14,6 +16,7 @@ namespace stairgrad::quant {
 namespace {
 
 using integer::Model;
+using integer::Remap;
 using integer::Value;
 
 const Op* op_of(const Tensor& t) { return t.node() ? t.node()->op.get() : nullptr; }
@@ -35,8 +38,9 @@ std::string where(const Tensor& t) {
 }
 
 // A convolution or fully connected layer with what follows it, as y = act(gain * sum(x w) + offset + skip).
+// What follows a tensor that is stored as codes follows a layer of weights one.
 struct Chain {
-  Tensor layer;                      // the conv2d or linear
+  Tensor layer;                      // the conv2d or linear, or the stored tensor
   std::vector<double> gain, offset;  // per output channel, in the units of y
   std::optional<Tensor> skip;
   bool relu = false;
@@ -53,8 +57,8 @@ class Lowering {
   }
 
   Model run() {
-    const Tensor& logits = trace_.outputs[0];
-    model_.output = float_result(logits);
+    model_.output = stored_float(trace_.outputs[0], "");
+    model_.values[static_cast<size_t>(model_.output)].name = "logits";
     integer::validate(model_);
     return std::move(model_);
   }
@@ -79,7 +83,7 @@ class Lowering {
     return {1, 1, shape.back()};
   }
   int add_value(std::string name, const Shape& image, const Grid& grid, int bits) {
-    model_.values.push_back({std::move(name), image, bits > 0, bits, grid});
+    model_.values.push_back({std::move(name), image, bits > 0, bits, grid, {}});
     return static_cast<int>(model_.values.size()) - 1;
   }
   const Value& value(int index) const { return model_.values[static_cast<size_t>(index)]; }
@@ -94,48 +98,75 @@ class Lowering {
       result = quantized(t);
     } else if (is(t, "reshape")) {
       result = stored(input_of(t));
-    } else if (const auto* slice = as<SliceOp>(t)) {
-      result = subsampled(t, *slice);
-    } else if (const auto* pad = as<PadOp>(t)) {
-      result = padded(t, *pad);
+    } else if (as<SliceOp>(t) || as<PadOp>(t)) {
+      auto [layer, source] = subsampling(t);
+      layer.src = stored(source);
+      const Value from = value(layer.src);
+      layer.dst = result = add_value(t.node()->scope + ".subsample", image_of(t.shape()), from.grid, from.bits);
+      model_.layers.push_back(layer);
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
       const int src = stored(input_of(t));
       result =
           add_value(t.node()->scope + ".max_pool", image_of(t.shape()), value(src).grid, value(src).bits);
       model_.layers.push_back(integer::MaxPool{src, result, pool->options});
+    } else if (as<ConcatOp>(t)) {
+      std::vector<int> parts;
+      for (const Tensor& part : t.node()->inputs) parts.push_back(stored(part));
+      for (const int part : parts)
+        if (!(value(part).grid == value(parts[0]).grid))
+          refuse(t, "its parts lie on different grids; quantize the result, or share one grid among them");
+      result = joined(t, t.node()->scope + ".concat", parts);
     } else {
       refuse(t, "it is read as codes, but no quantizer put it on a grid; give it a site (skip u8 or shared)");
     }
     return stored_[key(t)] = result;
   }
 
-  // Codes of activations run from 0; the zero point must be one of the integers.
+  // Codes of activations run from 0.
   static Grid unsigned_grid(const Tensor& t, const QuantizeOp& op) {
     if (op.grids.size() != 1) refuse(t, "activations have one grid for each channel; use one for the tensor");
     Grid g = op.grids[0];
     g.zero_point -= static_cast<float>(g.lo);
     g.hi -= g.lo;
     g.lo = 0;
-    if (g.zero_point != std::nearbyint(g.zero_point))
-      refuse(t, "zero is not a level of its grid, so padding is not exact");
     return g;
   }
+  static bool has_zero(const Grid& g) { return g.zero_point == std::nearbyint(g.zero_point); }
+  // The grid that a layer reads: one with zero, which is what it pads with. An even grid (binary activations) gets
+  // levels between its own.
+  static Grid with_zero(const Grid& g) { return has_zero(g) ? g : Grid{g.scale / 2, 2 * g.zero_point, 0, 2 * g.hi}; }
 
   int quantized(const Tensor& t) {
     const Grid grid = unsigned_grid(t, *as<QuantizeOp>(t));
     const Tensor source = input_of(t);
     const std::string name = t.node()->scope;
     if (key(source) == key(trace_.inputs[0])) {
+      if (!has_zero(grid)) refuse(t, "the images lie on a grid without zero, so padding is not exact");
       const int dst = add_value(name, image_of(t.shape()), grid, grid::bits(grid));
       model_.layers.push_back(integer::Encode{model_.input, dst});
       return dst;
     }
-    if (is_on_grid(source)) return remapped(stored(source), t, grid);
-    if (is(unshaped(source), "global_avg_pool")) return averaged(input_of(unshaped(source)), t, grid);
-    if (const auto* pool = as<MaxPool2dOp>(source)) {
+    if (has_zero(grid)) return on_grid(source, name, grid);
+    return remapped(on_grid(source, name + ".even", grid), name, with_zero(grid));
+  }
+
+  // What is not a quantizer's result, on a grid.
+  int on_grid(const Tensor& source, const std::string& name, const Grid& grid) {
+    if (is_on_grid(source)) return remapped(stored(source), name, grid);
+    if (is_average(unshaped(source))) {
+      const int dst = add_value(name, image_of(unshaped(source).shape()), grid, grid::bits(grid));
+      average(unshaped(source), dst);
+      return dst;
+    }
+    if (as<ConcatOp>(source) && has_one_reader(source)) {
+      std::vector<int> parts;
+      for (const Tensor& part : source.node()->inputs)
+        parts.push_back(on_grid(part, text(name, ".part", parts.size()), grid));
+      return joined(source, name, parts);
+    }
+    if (const auto* pool = as<MaxPool2dOp>(source); pool && has_one_reader(source)) {
       // Quantizers are monotone: the code of the largest is the largest code.
-      check_one_reader(source);
-      const int src = emitted(input_of(source), name + ".before_pool", grid);
+      const int src = on_grid(input_of(source), name + ".before_pool", grid);
       const int dst = add_value(name, image_of(source.shape()), grid, grid::bits(grid));
       model_.layers.push_back(integer::MaxPool{src, dst, pool->options});
       return dst;
@@ -143,19 +174,111 @@ class Lowering {
     return emitted(source, name, grid);
   }
 
-  void check_one_reader(const Tensor& t) {
-    if (readers_[key(t)] > 1)
-      refuse(t, "several layers read it before it is quantized; give it a site (skip u8 or shared)");
+  bool has_one_reader(const Tensor& t) const {
+    const auto found = readers_.find(key(t));
+    return found == readers_.end() || found->second <= 1;
   }
 
   // The result of a layer and what is fused into it, on a grid.
   int emitted(const Tensor& source, const std::string& name, const Grid& grid) {
+    if (!has_one_reader(source))
+      return encoded(stored_float(source, "several layers read it before it is quantized"), name, grid);
+    if (!can_be_fused(source)) return encoded(stored_float(source, why_float(source)), name, grid);
     const Chain chain = parse(source);
-    check_one_reader(source);
+    if (chain.skip && !is_on_grid(*chain.skip))
+      return encoded(stored_float(source, "its skip is not quantized"), name, grid);
     // A map that is flattened stays a map: a fully connected layer is a convolution over all of it.
     const int dst = add_value(name, image_of(unshaped(source).shape()), grid, grid::bits(grid));
     emit(chain, dst);
     return dst;
+  }
+
+  int encoded(int src, const std::string& name, const Grid& grid) {
+    const int dst = add_value(name, Shape(value(src).shape), grid, grid::bits(grid));
+    model_.layers.push_back(integer::Encode{src, dst});
+    return dst;
+  }
+
+  int joined(const Tensor& t, const std::string& name, const std::vector<int>& parts) {
+    const auto* op = as<ConcatOp>(t);
+    if (op->axis + 1 != t.rank() || (t.rank() != 4 && t.rank() != 2))
+      refuse(t, "only channels can be joined");
+    const int dst = value(parts[0]).codes
+                        ? add_value(name, image_of(t.shape()), value(parts[0]).grid, value(parts[0]).bits)
+                        : add_float(name, image_of(t.shape()), "its parts are floats");
+    model_.layers.push_back(integer::Concat{parts, dst});
+    return dst;
+  }
+
+  // --- tensors that stay floats: logits, and what no quantizer put on a grid ---
+
+  int add_float(std::string name, const Shape& image, const std::string& note) {
+    model_.values.push_back({std::move(name), image, false, 0, {}, note});
+    return static_cast<int>(model_.values.size()) - 1;
+  }
+
+  static std::string why_float(const Tensor& t) {
+    return text("no quantizer follows '", op_of(t) ? op_of(t)->name() : "input", "'");
+  }
+  // Whether the op can be the last one of a chain.
+  static bool can_be_fused(const Tensor& t) {
+    return !as<MaxPool2dOp>(t) && !as<SliceOp>(t) && !as<PadOp>(t) && !as<ConcatOp>(t) &&
+           !is_average(unshaped(t));
+  }
+
+  // The value that holds `t` in floats, for the reason that `note` gives.
+  int stored_float(const Tensor& t, const std::string& note) {
+    if (const auto found = floats_.find(key(t)); found != floats_.end()) return found->second;
+    if (key(t) == key(trace_.inputs[0])) refuse(t, "a layer reads the images before they are quantized");
+    int dst;
+    const Shape image = image_of(unshaped(t).shape());
+    const std::string name = text(t.node()->scope, t.node()->scope.empty() ? "" : ".", op_of(t)->name());
+    const auto moved = [&](auto layer, const Tensor& source) {
+      layer.src = stored_float(source, note);
+      layer.dst = dst = add_float(name, image, note);
+      model_.layers.push_back(layer);
+    };
+    if (is(t, "reshape") && !is_on_grid(t)) {
+      dst = stored_float(input_of(t), note);
+    } else if (const auto* pool = as<MaxPool2dOp>(t)) {
+      moved(integer::MaxPool{0, 0, pool->options}, input_of(t));
+    } else if (as<SliceOp>(t) || as<PadOp>(t)) {
+      const auto [layer, source] = subsampling(t);
+      moved(layer, source);
+    } else if (as<ConcatOp>(t) && !is_on_grid(t)) {
+      std::vector<int> parts;
+      for (const Tensor& part : t.node()->inputs) parts.push_back(stored_float(part, note));
+      dst = joined(t, name, parts);
+    } else if (is_average(t)) {
+      dst = add_float(name, image, note);
+      average(t, dst);
+    } else {
+      const Chain chain = parse(t);
+      dst = add_float(name, image, note);
+      emit(chain, dst);
+    }
+    return floats_[key(t)] = dst;
+  }
+
+  // --- averages ---
+
+  static bool is_average(const Tensor& t) { return is(t, "global_avg_pool") || as<AvgPool2dOp>(t); }
+
+  void average(const Tensor& t, int dst) {
+    const Tensor& source = input_of(t);
+    Pool2dOptions options{{source.dim(1), source.dim(2)}, {source.dim(1), source.dim(2)}};
+    if (const auto* op = as<AvgPool2dOp>(t)) options = op->options;
+    if (!options.count_padding && options.padding != std::array<int64_t, 2>{})
+      refuse(t, "it averages over other numbers of pixels at the border; use count_padding");
+    const int src =
+        is_on_grid(source) ? stored(source) : stored_float(source, "it is averaged before it is quantized");
+    const Grid from = value(src).codes ? value(src).grid : Grid{};
+    const Grid to = value(dst).codes ? value(dst).grid : Grid{};
+    const auto pixels = static_cast<double>(options.kernel[0] * options.kernel[1]);
+    const auto m =
+        static_cast<float>(static_cast<double>(from.scale) / (pixels * static_cast<double>(to.scale)));
+    const auto b = static_cast<float>(-pixels * from.zero_point + to.zero_point / static_cast<double>(m));
+    model_.layers.push_back(integer::AveragePool{src, dst, options, b, m});
   }
 
   static Tensor unshaped(Tensor t) {
@@ -165,57 +288,55 @@ class Lowering {
 
   bool is_on_grid(const Tensor& t) const {
     if (as<QuantizeOp>(t)) return !is_parameter(input_of(t));
+    if (as<ConcatOp>(t)) {
+      const auto& parts = t.node()->inputs;
+      return std::all_of(parts.begin(), parts.end(),
+                         [this](const Tensor& part) { return is_on_grid(part); }) &&
+             std::all_of(parts.begin(), parts.end(),
+                         [&](const Tensor& part) { return grid_of(part) == grid_of(parts[0]); });
+    }
     const bool moves = is(t, "reshape") || as<SliceOp>(t) || as<PadOp>(t) || as<MaxPool2dOp>(t);
     return moves && is_on_grid(input_of(t));
   }
+  // Of a tensor that is on one.
+  Grid grid_of(const Tensor& t) const {
+    if (const auto* op = as<QuantizeOp>(t)) return with_zero(unsigned_grid(t, *op));
+    return grid_of(input_of(t));
+  }
 
-  int remapped(int src, const Tensor& t, const Grid& grid) {
-    const int dst = add_value(t.node()->scope, Shape(value(src).shape), grid, grid::bits(grid));
-    integer::Remap remap{src, dst, {}};
+  int remapped(int src, const std::string& name, const Grid& grid) {
+    const int dst = add_value(name, Shape(value(src).shape), grid, grid::bits(grid));
+    Remap::Table table;
     const Grid& from = value(src).grid;
     for (int code = 0; code < 256; ++code)
-      remap.table[static_cast<size_t>(code)] =
+      table[static_cast<size_t>(code)] =
           static_cast<uint8_t>(grid::encode(grid::decode(std::min(code, from.hi), from), grid));
-    model_.layers.push_back(remap);
+    model_.layers.push_back(Remap{src, dst, {table}});
     return dst;
   }
 
-  int averaged(const Tensor& source, const Tensor& t, const Grid& grid) {
-    const int src = stored(source);
-    const int dst = add_value(t.node()->scope, {1, 1, value(src).shape[2]}, grid, grid::bits(grid));
-    const Grid& from = value(src).grid;
-    const double pixels = static_cast<double>(value(src).shape[0] * value(src).shape[1]);
-    const auto m =
-        static_cast<float>(static_cast<double>(from.scale) / (pixels * static_cast<double>(grid.scale)));
-    const auto b = static_cast<float>(-pixels * from.zero_point + grid.zero_point / static_cast<double>(m));
-    model_.layers.push_back(integer::AveragePool{src, dst, b, m});
-    return dst;
-  }
-
-  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros.
-  int subsampled(const Tensor& t, const SliceOp& op) {
-    const int src = stored(input_of(t));
+  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros; or one of the two. Gives the
+  // layer and the tensor that it reads.
+  std::pair<integer::Subsample, Tensor> subsampling(const Tensor& t) const {
+    if (const auto* pad = as<PadOp>(t)) {
+      for (size_t axis = 0; axis + 1 < pad->before.size(); ++axis)
+        if (pad->before[axis] != 0 || pad->after[axis] != 0) refuse(t, "only channels can be padded");
+      if (pad->value != 0) refuse(t, "only zeros can be padded");
+      const Tensor& inner = input_of(t);
+      const bool both = as<SliceOp>(inner) && has_one_reader(inner);
+      auto [layer, source] = both ? subsampling(inner) : std::pair{integer::Subsample{}, Tensor(inner)};
+      layer.before = pad->before.back();
+      layer.after = pad->after.back();
+      return {layer, source};
+    }
+    const SliceOp& op = *as<SliceOp>(t);
     const Shape& shape = input_of(t).shape();
     const bool images = shape.rank() == 4 && op.ranges[0] == Range{0, shape[0], 1} &&
                         op.ranges[3] == Range{0, shape[3], 1} && op.ranges[1].start == 0 &&
                         op.ranges[2].start == 0 && op.ranges[1].stop == shape[1] &&
                         op.ranges[2].stop == shape[2];
     if (!images) refuse(t, "only slices of every k-th row and column of images can be lowered");
-    const int dst =
-        add_value(t.node()->scope + ".subsample", image_of(t.shape()), value(src).grid, value(src).bits);
-    model_.layers.push_back(integer::Subsample{src, dst, {op.ranges[1].step, op.ranges[2].step}, 0, 0});
-    return dst;
-  }
-
-  int padded(const Tensor& t, const PadOp& op) {
-    const int src = stored(input_of(t));
-    for (size_t axis = 0; axis + 1 < op.before.size(); ++axis)
-      if (op.before[axis] != 0 || op.after[axis] != 0) refuse(t, "only channels can be padded");
-    if (op.value != 0) refuse(t, "only zeros can be padded");
-    const int dst =
-        add_value(t.node()->scope + ".pad", image_of(t.shape()), value(src).grid, value(src).bits);
-    model_.layers.push_back(integer::Subsample{src, dst, {1, 1}, op.before.back(), op.after.back()});
-    return dst;
+    return {{0, 0, {op.ranges[1].step, op.ranges[2].step}, 0, 0}, input_of(t)};
   }
 
   // --- convolutions and what is fused into them ---
@@ -245,12 +366,17 @@ class Lowering {
     chain.high = std::min(chain.high, high);
   }
 
+  static Chain chain_of(const Tensor& layer) {
+    const auto channels = static_cast<size_t>(layer.shape().back());
+    return {layer, std::vector<double>(channels, 1), std::vector<double>(channels, 0), {}};
+  }
+
   // Reads the ops between a layer and its quantizer, outermost first: limits, then the skip, then per-channel
   // affine maps, then the layer itself.
   Chain parse(const Tensor& t) {
+    if (is_on_grid(t)) return chain_of(t);
     if (is(t, "conv2d") || is(t, "linear")) {
-      const auto channels = static_cast<size_t>(t.shape().back());
-      Chain chain{t, std::vector<double>(channels, 1), std::vector<double>(channels, 0), {}, false};
+      Chain chain = chain_of(t);
       if (is(t, "linear") && t.node()->inputs.size() > 2) add_bias(chain, input_of(t, 2));
       return chain;
     }
@@ -262,26 +388,57 @@ class Lowering {
     }
     if (const auto* op = as<BatchNormOp>(t)) {
       if (op->training) refuse(t, "batch norm is in training mode; call eval() before tracing");
-      Chain chain = parse(input_of(t));
-      if (chain.skip || chain.limited()) refuse(t, "batch norm follows an activation or a residual add");
+      Chain chain = parse_affine(t, input_of(t), "batch norm follows");
       apply_batch_norm(chain, t);
       if (op->has_skip) chain.skip = input_of(t, 5);
       if (op->relu) limit(chain, 0, op->high);
       return chain;
     }
-    if (is(t, "add")) {
-      const Tensor &a = input_of(t, 0), &b = input_of(t, 1);
-      const bool right = is_parameter(b) || is_on_grid(b);
-      const Tensor &layer = right ? a : b, &other = right ? b : a;
-      Chain chain = parse(layer);
-      if (chain.skip || chain.limited()) refuse(t, "an add follows an activation or another add");
-      if (is_parameter(other))
-        add_bias(chain, other);
-      else
-        chain.skip = other;
+    if (is(t, "affine")) {
+      // What it does to 0 and 1 tells its constants.
+      const Array ends = op_of(t)->forward({Array::of<double>({0, 1})})[0];
+      const double shift = ends.data<double>()[0], factor = ends.data<double>()[1] - shift;
+      Chain chain = parse_affine(t, input_of(t), "an affine map follows");
+      scale(chain, std::vector<double>(chain.gain.size(), factor),
+            std::vector<double>(chain.gain.size(), shift));
       return chain;
     }
+    if (is(t, "add")) return parse_add(t);
     refuse(t, text("'", op_of(t) ? op_of(t)->name() : "input", "' cannot be fused into the layer before it"));
+  }
+
+  // The chain of `source`, to which `t` still applies a map of each channel.
+  Chain parse_affine(const Tensor& t, const Tensor& source, const char* what) {
+    Chain chain = parse(source);
+    if (chain.skip || chain.limited()) refuse(t, text(what, " an activation or a residual add"));
+    return chain;
+  }
+
+  Chain parse_add(const Tensor& t) {
+    const Tensor &a = input_of(t, 0), &b = input_of(t, 1);
+    const bool right = is_parameter(b) || (!is_parameter(a) && !takes_skip(b)) ||
+                       (is_on_grid(b) && !is_parameter(a)) ||
+                       (takes_skip(a) && !is_on_grid(a) && !is_parameter(a));
+    const Tensor &layer = right ? a : b, &other = right ? b : a;
+    Chain chain = parse_affine(t, layer, "an add follows");
+    if (is_parameter(other))
+      add_bias(chain, other);
+    else
+      chain.skip = other;
+    return chain;
+  }
+
+  // Whether an add can be fused into the layer behind `t`: nothing else reads it, and only maps of each
+  // channel lie between.
+  bool takes_skip(const Tensor& t) const {
+    if (is_on_grid(t)) return true;
+    if (!op_of(t) || !has_one_reader(t)) return false;
+    if (is(t, "conv2d") || is(t, "linear")) return true;
+    if (const auto* op = as<BatchNormOp>(t)) return !op->has_skip && !op->relu && takes_skip(input_of(t));
+    if (is(t, "affine") || is(t, "reshape")) return takes_skip(input_of(t));
+    if (!is(t, "add")) return false;
+    return (is_parameter(input_of(t, 0)) && takes_skip(input_of(t, 1))) ||
+           (is_parameter(input_of(t, 1)) && takes_skip(input_of(t, 0)));
   }
 
   static void add_bias(Chain& chain, const Tensor& bias) {
@@ -295,6 +452,12 @@ class Lowering {
     std::vector<double> unit;  // per output channel
     int bits = 8;
   };
+
+  // Ones, which leave each channel as it is.
+  static Weights identity(int64_t channels) {
+    return {Array::full({channels, 1, 1, 1}, 1, DType::s8),
+            std::vector<double>(static_cast<size_t>(channels), 1), 1};
+  }
 
   Weights weights_of(const Chain& chain, const Shape& image) const {
     const Tensor& w = input_of(chain.layer, 1);
@@ -323,9 +486,10 @@ class Lowering {
 
   // m and b of the requantisation: t = (acc + b) * m, with acc over raw codes.
   void emit(const Chain& chain, int dst) {
-    const int src = stored(input_of(chain.layer, 0));
+    const bool is_stored = is_on_grid(chain.layer);
+    const int src = stored(is_stored ? chain.layer : input_of(chain.layer, 0));
     const Value from = value(src);
-    const Weights weights = weights_of(chain, from.shape);
+    const Weights weights = is_stored ? identity(from.shape[2]) : weights_of(chain, from.shape);
     const Value to = value(dst);
     const double dst_scale = to.codes ? to.grid.scale : 1, dst_zero = to.codes ? to.grid.zero_point : 0;
 
@@ -334,10 +498,13 @@ class Lowering {
     conv.src = src;
     conv.dst = dst;
     if (const auto* op = as<Conv2dOp>(chain.layer)) conv.options = op->options;
+    if (is_stored) conv.options.groups = from.shape[2];
     conv.weights = weights.integers;
     conv.weight_bits = weights.bits;
     double skip_offset = 0;
-    if (chain.skip) {
+    if (chain.skip && !is_on_grid(*chain.skip)) {
+      conv.skip = stored_float(*chain.skip, "a residual add reads it");
+    } else if (chain.skip) {
       conv.skip = stored(*chain.skip);
       const Grid& skip = value(conv.skip).grid;
       conv.skip_ratio = static_cast<float>(static_cast<double>(skip.scale) / dst_scale);
@@ -365,23 +532,16 @@ class Lowering {
       conv.lo = std::isfinite(chain.low) ? grid::encode(static_cast<float>(chain.low), to.grid) : to.grid.lo;
       conv.hi =
           std::isfinite(chain.high) ? grid::encode(static_cast<float>(chain.high), to.grid) : to.grid.hi;
-    } else if (chain.skip || chain.limited()) {
-      refuse(chain.layer, "an activation or residual add of the last layer cannot be lowered");
+    } else {
+      conv.low = static_cast<float>(chain.low);
+      conv.high = static_cast<float>(chain.high);
     }
     model_.layers.push_back(std::move(conv));
   }
 
-  // The logits stay floats.
-  int float_result(const Tensor& t) {
-    const Chain chain = parse(t);
-    const int dst = add_value("logits", image_of(t.shape()), {}, 0);
-    emit(chain, dst);
-    return dst;
-  }
-
   const Trace& trace_;
   Model model_;
-  std::map<Key, int> stored_;
+  std::map<Key, int> stored_, floats_;
   std::map<Key, int> readers_;
 };
 

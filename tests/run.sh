@@ -92,10 +92,12 @@ if [ -n "$sanitize" ]; then
   run_programs build-sanitize ' (sanitized)'
 fi
 if [ -n "$fuzz" ]; then
+  inputs() { sed -nE 's/^.*MESSAGE: (.* damaged files, .*)/  \1/p; s/^ok (.* inputs)$/  \1/p' "$log"; }
   for program in build-sanitize/tests/fuzz/fuzz_*; do
-    if [ -f "$program" ] && [ -x "$program" ]; then run "$(basename "$program")" "$program"; fi
+    if [ -f "$program" ] && [ -x "$program" ]; then run "$(basename "$program")" "$program"; inputs; fi
   done
   run guided_fuzzing tests/fuzz/guided.sh
+  inputs
 fi
 if [ -z "$sanitize$fuzz" ]; then
   build build all
@@ -104,7 +106,7 @@ if [ -z "$sanitize$fuzz" ]; then
 fi
 if [ -n "$isa" ]; then
   [ -f build/build.ninja ] || build build all
-  for setting in ONEDNN_MAX_CPU_ISA={AVX512_CORE_VNNI,AVX512_CORE,AVX2} STAIRGRAD_MAX_ISA={avx2,baseline}; do
+  for setting in ONEDNN_MAX_CPU_ISA={AVX512_CORE_VNNI,AVX512_CORE,AVX2} STAIRGRAD_MAX_ISA={avx512,avx2,baseline}; do
     run "kernels, $setting" env "$setting" build/tests/kernels/test_kernels
     run "integer, $setting" env "$setting" build/tests/quant/test_quant -sf='*integer*'
   done

@@ -28,7 +28,7 @@ struct NetworkOptions {
   int threads = stairgrad::threads();
   bool json = false;
 
-  void add_to(Options& options);
+  void add_to(Options& options, const std::vector<std::string>& dtypes = {"f32", "bf16"});
   /// The network with initial values; sets the number of threads.
   std::unique_ptr<nn::Model> make() const;
   /// A batch of random pictures for it.

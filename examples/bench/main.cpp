@@ -15,13 +15,13 @@ namespace {
 const Stopwatch began;
 }
 
-void NetworkOptions::add_to(Options& o) {
+void NetworkOptions::add_to(Options& o, const std::vector<std::string>& dtypes) {
   o.add("--model", model, "network of the zoo").one_of(nn::model_names());
   o.add("--batch", batch, "images at once").between(1, 65'536);
   o.add("--size", size, "side of the pictures").between(1, 4096);
   o.add("--classes", classes, "classes of the pictures").between(1, 100'000);
   o.add("--width", width, "multiplies the channels of the network").between(0.01, 100);
-  o.add("--dtype", dtype, "type of the activations").one_of({"f32", "bf16"});
+  o.add("--dtype", dtype, "type of the activations").one_of(dtypes);
   o.add("--threads", threads, "threads to compute with").between(1, 1024);
   o.add("--seconds", seconds, "how long to measure").between(0.1, 3600);
   o.add("--json", json, "print one JSON object");

@@ -31,20 +31,20 @@ RunDirectory::RunDirectory(std::string path) : path_(std::move(path)) {
   if (lock_ < 0)
     throw unavailable_error(
         text("--out ", path_, ": the folder cannot be written to (", std::strerror(errno), ")"));
-  // A run to be resumed may still be writing its last checkpoint.
-  for (int tries = resume ? 100 : 0; ::flock(lock_, LOCK_EX | LOCK_NB) != 0; --tries) {
-    if (tries > 0) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(100));
-      continue;
-    }
-    ::close(lock_);
-    throw unavailable_error(text(
-        "--out ", path_, ": another run is writing there; wait for it, stop it, or name another folder"));
+}
+
+void RunDirectory::take_lock(int tries) const {
+  while (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    if (--tries <= 0)
+      throw unavailable_error(text(
+          "--out ", path_, ": another run is writing there; wait for it, stop it, or name another folder"));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
   }
 }
 
-// The object is complete when the lock is taken, so that the destructor gives it back whatever fails here.
+// The object is complete from here on, so that the destructor gives the lock back whatever fails.
 RunDirectory::RunDirectory(std::string path, bool resume) : RunDirectory(std::move(path)) {
+  take_lock(resume ? 100 : 1);  // a run to be resumed may still be writing its last checkpoint
   fs::remove(file("result.json"));
   fs::remove(file("report.html"));
   // A run that was killed while it wrote left these; under the lock no other run is writing.

@@ -47,8 +47,9 @@ class RunDirectory {
   void finish() const;
 
  private:
-  /// Makes the folder and locks it.
+  /// Makes the folder.
   explicit RunDirectory(std::string path);
+  void take_lock(int tries) const;
   void rewrite_metrics() const;
   void remove_all_with(const char* extension) const;
 

@@ -140,6 +140,61 @@ struct GridLoops {
                          int64_t width, int lo, int hi, float ratio);
 };
 
+/// A convolution of codes for a block of output channels of one group. Nothing lies in the padding: src has
+/// its frame. Under each result the codes are runs of consecutive bytes, cut into quads of four.
+struct IntegerConvBlock {
+  const uint8_t* src;  ///< under the first tap of the first result
+  int64_t column, row,
+      image;              ///< bytes of src from a result to the next one, to the next row, to the next image
+  int64_t width, height;  ///< results of a row, rows of an image
+  const int64_t* runs;    ///< where they begin, in bytes from the result's first tap
+  int64_t run_count, quads;   ///< quads of each run
+  const int8_t* weights;      ///< (runs, quads, vectors * lanes, 4); zero where there is no tap or channel
+  int64_t vectors, channels;  ///< channels = up to vectors * lanes
+};
+
+/// A depthwise convolution of codes with 3 x 3 or 5 x 5 taps: one row of results. src has its frame.
+struct IntegerDepthwiseRow {
+  const uint8_t* src;     ///< under the first tap of the first result
+  int64_t column, row;    ///< bytes of src from a pixel to the next one and to the next row
+  int64_t count;          ///< results
+  int64_t taps, stride;   ///< 3 or 5; 1 or 2, of the columns
+  const int8_t* weights;  ///< (columns, ceil(taps / 4), 4, lanes, 4): four rows of a column beside each other
+  int64_t channels;       ///< up to 4 * lanes
+};
+
+/// How sums become results, by grid.h. Exactly one of codes and floats is set, and at most one of the skips.
+/// They point to the first channel of the first result; results are `pitch` elements apart.
+struct IntegerResult {
+  const float *b, *m;  ///< of each channel, to the end of the last vector
+  float low = 0, high = 255;
+  float skip_ratio = 0;
+  int64_t pitch = 0;
+  uint8_t* codes = nullptr;
+  float* floats = nullptr;
+  const uint8_t* skip = nullptr;
+  const float* float_skip = nullptr;
+};
+
+/// integer_conv.cpp; null without loops for this machine. Channels lie on the lanes of vectors; a depthwise
+/// convolution takes four vectors at once and there a vector holds four channels of each 16: quarter q holds
+/// channel 16 i + 4 q + k in lane 4 i + k.
+struct IntegerConvLoops {
+  int64_t lanes, most_vectors;  ///< of 32 bits; of channels in a block
+  /// Results first..last of a block, counted through rows and images; result 0 is at `result`.
+  void (*dense)(const IntegerConvBlock& block, const IntegerResult& result, int64_t first, int64_t last);
+  void (*depthwise)(const IntegerDepthwiseRow& row, const IntegerResult& result);
+};
+
+/// codes.cpp: elements of codes.
+struct CodeLoops {
+  void (*remap)(const uint8_t* from, uint8_t* to, int64_t n, const uint8_t* table);
+  /// to = max(to, from).
+  void (*larger)(const uint8_t* from, uint8_t* to, int64_t n);
+  /// sum += from.
+  void (*add)(const uint8_t* from, int32_t* sum, int64_t n);
+};
+
 struct Table {
   Loops<float> f32;
   Loops<bf16> b16;
@@ -150,21 +205,35 @@ struct Table {
   GridLoops grid;
 };
 
-enum class Isa { baseline, avx2, avx512 };
+/// What the integer runtime is made of.
+struct IntegerTable {
+  IntegerConvLoops conv;
+  CodeLoops codes;
+};
+
+/// avx512_vnni has the table of avx512 and an integer table of its own, with 8-bit dot products
+/// (VNNI).
+enum class Isa { baseline, avx2, avx512, avx512_vnni };
 
 /// The table of an instruction set, or null if this build or this CPU does not have it.
 const Table* table_of(Isa isa);
 
-/// The table in use: the best of this CPU, at most STAIRGRAD_MAX_ISA={baseline,avx2,avx512} if that is set.
+/// The table in use: the best of this CPU, at most STAIRGRAD_MAX_ISA={baseline,avx2,avx512,avx512_vnni} if
+/// that is set.
 const Table& table();
+
+/// The same for the integer loops.
+const IntegerTable* integer_table_of(Isa isa);
+const IntegerTable& integer_table();
 
 /// The instruction set of table().
 Isa isa();
 constexpr const char* name_of(Isa isa) {
-  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "baseline";
+  constexpr const char* names[] = {"baseline", "avx2", "avx512", "avx512_vnni"};
+  return names[static_cast<int>(isa)];
 }
 
-/// Makes table() return the one of `isa`, which must exist: for tests.
+/// Makes table() and integer_table() return those of `isa`, which must exist: for tests.
 void use_isa(Isa isa);
 
 /// The loops for elements of type T.

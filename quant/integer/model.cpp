@@ -18,8 +18,17 @@ void check_value(const Model& model, int index) {
         " of ", model.values.size());
 }
 
-constexpr int64_t max_elements = int64_t{1} << 28;     // of all values of one image
+constexpr int64_t max_elements = int64_t{1} << 28;  // of all values of one image
+constexpr int max_choices = 1 << 16;
 constexpr int64_t max_exact_pixels = (1 << 24) / 255;  // whose sum of codes is an exact f32
+
+void check_grid(const Value& v, int bits, const Grid& g) {
+  check(bits >= 1 && bits <= 8 && std::isfinite(g.scale) && g.scale > 0 && g.lo == 0 && g.hi > 0 &&
+            g.hi < 1 << bits && g.zero_point >= 0 && g.zero_point <= 255 &&
+            2 * g.zero_point == std::nearbyint(2 * g.zero_point),
+        "[integer model] value ", v.name, ": got scale ", g.scale, ", zero point ", g.zero_point, ", codes ",
+        g.lo, " .. ", g.hi, ", expected a positive scale and codes of ", bits, " bits");
+}
 
 // What the values promise, apart from the layers.
 void check_values(const Model& model) {
@@ -34,16 +43,33 @@ void check_values(const Model& model) {
     check((elements += v.shape.size()) <= max_elements,
           "[integer model] the values of one image have more than ", max_elements, " elements");
     const bool end = static_cast<int>(i) == model.input || static_cast<int>(i) == model.output;
-    check(v.codes != end, "[integer model] value ", v.name,
-          ": the images and the logits must be floats, all others codes");
+    check(!v.codes || !end, "[integer model] value ", v.name, ": the images and the logits must be floats");
+    check(v.alternatives.empty() == (v.choice < 0) && (v.codes || v.alternatives.empty()),
+          "[integer model] value ", v.name, " has alternatives without a choice, or a choice without them");
     if (!v.codes) continue;
-    const Grid& g = v.grid;
-    check(v.bits >= 1 && v.bits <= 8 && std::isfinite(g.scale) && g.scale > 0 && g.lo == 0 && g.hi > 0 &&
-              g.hi < 1 << v.bits && g.zero_point >= 0 && g.zero_point <= 255 &&
-              g.zero_point == std::nearbyint(g.zero_point),
-          "[integer model] value ", v.name, ": got scale ", g.scale, ", zero point ", g.zero_point,
-          ", codes ", g.lo, " .. ", g.hi, ", expected a positive scale and codes of ", v.bits, " bits");
+    check_grid(v, v.bits, v.grid);
+    for (const Alternative& a : v.alternatives) {
+      check_grid(v, a.bits, a.grid);
+      check(a.grid.zero_point == std::nearbyint(a.grid.zero_point), "[integer model] value ", v.name,
+            ": got the zero point ", a.grid.zero_point, " of an alternative, expected an integer");
+    }
+    check(v.alternatives.empty() || (v.alternatives[0].grid == v.grid && v.alternatives[0].bits == v.bits),
+          "[integer model] value ", v.name, ": its grid is not that of its first alternative");
+    check(v.choice < max_choices, "[integer model] value ", v.name, ": got the choice ", v.choice,
+          ", expected less than ", max_choices);
   }
+}
+
+// Layers but convolutions read and write values without alternatives.
+void check_fixed(const Value& v) {
+  check(v.alternatives.empty(), "[integer model] value ", v.name,
+        " has alternatives, which only a remapping may write and only convolutions may read");
+}
+
+// Only a remapping reads codes of which none stands for zero.
+void check_zero(const Value& v) {
+  check(!v.codes || v.grid.zero_point == std::nearbyint(v.grid.zero_point), "[integer model] value ", v.name,
+        ": got the zero point ", v.grid.zero_point, ", expected an integer, because a layer reads it");
 }
 
 void check_convolution(const Model& model, const Convolution& c) {
@@ -63,20 +89,97 @@ void check_convolution(const Model& model, const Convolution& c) {
   check(src.codes, "[integer model] layer ", c.name, " reads floats, expected codes");
   check(Shape({result[1], result[2], result[3]}) == dst.shape, "[integer model] layer ", c.name, " gives ",
         result, ", expected ", dst.shape);
+  const auto alternatives = static_cast<int64_t>(src.alternatives.size());
+  const Shape expected = alternatives ? Shape{alternatives, c.weights.dim(0)} : Shape{c.weights.dim(0)};
   for (const Array* a : {&c.b, &c.m})
-    check(a->has_value() && a->dtype() == DType::f32 && a->shape() == Shape{c.weights.dim(0)},
-          "[integer model] layer ", c.name, ": b and m must have one f32 for each output channel");
+    check(a->has_value() && a->dtype() == DType::f32 && a->shape() == expected, "[integer model] layer ",
+          c.name, ": b and m must have one f32 for each output channel, ", expected);
   for (int64_t i = 0; i < c.m.size(); ++i)
     check(std::isfinite(c.m.data<float>()[i]) && std::isfinite(c.b.data<float>()[i]),
           "[integer model] layer ", c.name, ", channel ", i,
           ": got a multiplier or offset that is not finite");
   check(0 <= c.lo && c.lo <= c.hi && c.hi <= (dst.codes ? dst.grid.hi : 255), "[integer model] layer ",
         c.name, ": got the code range ", c.lo, " .. ", c.hi);
+  check(c.low <= c.high, "[integer model] layer ", c.name, ": got the range ", c.low, " .. ", c.high);
+  check_fixed(dst);
   if (c.skip < 0) return;
   const Value& skip = model.values[static_cast<size_t>(c.skip)];
-  check(skip.codes && skip.shape == dst.shape && dst.codes && std::isfinite(c.skip_ratio),
+  check_fixed(skip);
+  check(skip.shape == dst.shape && (skip.codes || !dst.codes) && std::isfinite(c.skip_ratio),
         "[integer model] layer ", c.name, ": the skip ", skip.name, skip.shape, " does not fit the result ",
         dst.shape);
+}
+
+// Layers that move elements or take the largest keep the grid.
+bool same_kind(const Value& a, const Value& b) {
+  return a.codes == b.codes && (!a.codes || a.grid == b.grid);
+}
+
+void check_layer(const Model& model, const Layer& layer) {
+  const auto at = [&](int i) -> const Value& { return model.values[static_cast<size_t>(i)]; };
+  const Value& dst = at(dst_of(layer));
+  const auto fits = [&](bool holds, const char* what, const Value& src) {
+    check(holds, "[integer model] the ", what, " of ", src.name, src.shape, " does not fit ", dst.name,
+          dst.shape);
+  };
+  const auto pooled = [](const Shape& s, const Pool2dOptions& options) {
+    const Shape result = kernels::pool2d_shape({1, s[0], s[1], s[2]}, options);
+    return Shape{result[1], result[2], result[3]};
+  };
+  if (!std::holds_alternative<Remap>(layer))
+    for (const int src : sources_of(layer)) check_zero(at(src));
+  if (const auto* c = std::get_if<Convolution>(&layer)) return check_convolution(model, *c);
+  for (const int src : sources_of(layer)) check_fixed(at(src));
+  if (const auto* r = std::get_if<Remap>(&layer)) {
+    const Value& src = at(r->src);
+    fits(src.codes && dst.codes && src.shape == dst.shape, "remapping", src);
+    check(r->tables.size() == std::max<size_t>(1, dst.alternatives.size()),
+          "[integer model] the remapping of ", src.name, " has ", r->tables.size(),
+          " tables, expected one for each alternative of ", dst.name);
+    for (size_t i = 0; i < r->tables.size(); ++i) {
+      const Grid& grid = dst.alternatives.empty() ? dst.grid : dst.alternatives[i].grid;
+      fits(*std::max_element(r->tables[i].begin(), r->tables[i].end()) <= grid.hi, "remapping", src);
+    }
+    return;
+  }
+  check_fixed(dst);
+  std::visit(
+      Overloaded{[](const Convolution&) {}, [](const Remap&) {},
+                 [&](const Encode& e) {
+                   fits(!at(e.src).codes && dst.codes && at(e.src).shape == dst.shape, "encoding", at(e.src));
+                 },
+                 [&](const AveragePool& p) {
+                   fits(at(p.src).shape.size() > 0 && dst.shape == pooled(at(p.src).shape, p.options) &&
+                            std::isfinite(p.b) && std::isfinite(p.m) &&
+                            p.options.kernel[0] * p.options.kernel[1] <= max_exact_pixels,
+                        "pooling", at(p.src));
+                 },
+                 [&](const MaxPool& p) {
+                   fits(same_kind(at(p.src), dst) && dst.shape == pooled(at(p.src).shape, p.options),
+                        "pooling", at(p.src));
+                 },
+                 [&](const Subsample& s) {
+                   const Value& src = at(s.src);
+                   check(s.stride[0] > 0 && s.stride[1] > 0 && s.before >= 0 && s.after >= 0,
+                         "[integer model] the subsampling of ", src.name,
+                         " has a stride or padding out of range");
+                   const Shape to = {(src.shape[0] + s.stride[0] - 1) / s.stride[0],
+                                     (src.shape[1] + s.stride[1] - 1) / s.stride[1],
+                                     src.shape[2] + s.before + s.after};
+                   fits(same_kind(src, dst) && dst.shape == to, "subsampling", src);
+                 },
+                 [&](const Concat& c) {
+                   check(!c.srcs.empty(), "[integer model] nothing is joined to ", dst.name);
+                   int64_t channels = 0;
+                   for (const int src : c.srcs) {
+                     channels += at(src).shape[2];
+                     fits(same_kind(at(src), dst) && at(src).shape[0] == dst.shape[0] &&
+                              at(src).shape[1] == dst.shape[1],
+                          "joining", at(src));
+                   }
+                   fits(channels == dst.shape[2], "joining", at(c.srcs[0]));
+                 }},
+      layer);
 }
 
 }  // namespace
@@ -90,6 +193,7 @@ std::vector<int> sources_of(const Layer& layer) {
       Overloaded{[](const Convolution& c) {
                    return c.skip < 0 ? std::vector<int>{c.src} : std::vector<int>{c.src, c.skip};
                  },
+                 [](const Concat& c) { return c.srcs; },
                  [](const auto& l) { return std::vector<int>{l.src}; }},
       layer);
 }
@@ -102,6 +206,43 @@ int64_t parameter_bytes(const Model& model) {
   return bytes;
 }
 
+int choices_of(const Model& model) {
+  int choices = 0;
+  for (const Value& v : model.values) choices = std::max(choices, v.choice + 1);
+  return choices;
+}
+
+int64_t bops(const Model& model, const std::vector<int>& choices) {
+  const int expected = choices_of(model);
+  check(choices.empty() || static_cast<int>(choices.size()) == expected, "[integer model] got ",
+        choices.size(), " choices, expected ", expected);
+  int64_t sum = 0;
+  for (const Layer& layer : model.layers) {
+    const auto* c = std::get_if<Convolution>(&layer);
+    if (!c) continue;
+    const Value &src = model.values[static_cast<size_t>(c->src)],
+                &dst = model.values[static_cast<size_t>(c->dst)];
+    const int chosen = src.choice < 0 || choices.empty() ? 0 : choices[static_cast<size_t>(src.choice)];
+    check(chosen == 0 || (chosen > 0 && chosen < static_cast<int>(src.alternatives.size())),
+          "[integer model] got the choice ", chosen, " for ", src.name, ", which has ",
+          src.alternatives.size(), " alternatives");
+    const int bits = src.alternatives.empty() ? src.bits : src.alternatives[static_cast<size_t>(chosen)].bits;
+    sum += dst.shape.size() * (c->weights.size() / c->weights.dim(0)) * c->weight_bits * bits;
+  }
+  return sum;
+}
+
+const char* op_of(const Layer& layer) {
+  constexpr const char* names[] = {"encode",   "convolution", "remap", "average_pool",
+                                   "max_pool", "subsample",   "concat"};
+  return names[layer.index()];
+}
+
+std::string name_of(const Model& model, const Layer& layer) {
+  if (const auto* c = std::get_if<Convolution>(&layer)) return c->name;
+  return model.values[static_cast<size_t>(dst_of(layer))].name;
+}
+
 void validate(const Model& model) {
   check_values(model);
   std::vector<bool> written(model.values.size(), false);
@@ -111,50 +252,15 @@ void validate(const Model& model) {
       check_value(model, src);
       check(written[static_cast<size_t>(src)], "[integer model] value ",
             model.values[static_cast<size_t>(src)].name, " is read before it is written");
+      check(src != model.input || std::holds_alternative<Encode>(layer),
+            "[integer model] the images are read by a layer that does not encode them");
     }
     const int dst = dst_of(layer);
     check_value(model, dst);
     check(!written[static_cast<size_t>(dst)], "[integer model] value ",
           model.values[static_cast<size_t>(dst)].name, " is written twice");
     written[static_cast<size_t>(dst)] = true;
-    const auto at = [&](int i) -> const Value& { return model.values[static_cast<size_t>(i)]; };
-    std::visit(
-        Overloaded{
-            [&](const Convolution& c) { check_convolution(model, c); },
-            [&](const Encode& e) {
-              check(!at(e.src).codes && at(e.dst).codes && at(e.src).shape == at(e.dst).shape,
-                    "[integer model] the encoding of ", at(e.src).name, " does not fit ", at(e.dst).name);
-            },
-            [&](const Remap& r) {
-              const int top = *std::max_element(r.table.begin(), r.table.end());
-              check(at(r.src).codes && at(r.dst).codes && at(r.src).shape == at(r.dst).shape &&
-                        top <= at(r.dst).grid.hi,
-                    "[integer model] the remapping of ", at(r.src).name, " does not fit ", at(r.dst).name);
-            },
-            [&](const AveragePool& p) {
-              check(at(p.src).codes && at(p.dst).codes &&
-                        at(p.dst).shape == Shape({1, 1, at(p.src).shape[2]}) && std::isfinite(p.b) &&
-                        std::isfinite(p.m) && at(p.src).shape[0] * at(p.src).shape[1] <= max_exact_pixels,
-                    "[integer model] the pooling of ", at(p.src).name, " does not fit ", at(p.dst).name);
-            },
-            [&](const MaxPool& p) {
-              const Shape& s = at(p.src).shape;
-              const Shape pooled = kernels::pool2d_shape({1, s[0], s[1], s[2]}, p.options);
-              check(at(p.src).codes && at(p.dst).codes &&
-                        at(p.dst).shape == Shape({pooled[1], pooled[2], pooled[3]}),
-                    "[integer model] the pooling of ", at(p.src).name, " does not fit ", at(p.dst).name);
-            },
-            [&](const Subsample& s) {
-              check(s.stride[0] > 0 && s.stride[1] > 0 && s.before >= 0 && s.after >= 0,
-                    "[integer model] the subsampling of ", at(s.src).name,
-                    " has a stride or padding out of range");
-              const Shape& from = at(s.src).shape;
-              const Shape to = {(from[0] + s.stride[0] - 1) / s.stride[0],
-                                (from[1] + s.stride[1] - 1) / s.stride[1], from[2] + s.before + s.after};
-              check(at(s.src).codes && at(s.dst).codes && at(s.dst).shape == to,
-                    "[integer model] the subsampling of ", at(s.src).name, " does not fit ", at(s.dst).name);
-            }},
-        layer);
+    check_layer(model, layer);
   }
   check(written[static_cast<size_t>(model.output)], "[integer model] nothing writes the output");
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <limits>
 #include <string>
 #include <variant>
 #include <vector>
@@ -13,48 +14,66 @@
 
 namespace stairgrad::quant::integer {
 
-/// A tensor between layers: u8 codes on `grid`, or floats (the images, the logits). Shapes are those of one
-/// image.
+/// One of several grids that a value may have, chosen for each image.
+struct Alternative {
+  int bits = 8;
+  Grid grid;
+};
+
+/// A tensor between layers: u8 codes on `grid`, or floats (the images, the logits, what a float skip reads).
+/// Shapes are those of one image.
 struct Value {
   std::string name;
   Shape shape;  ///< (h, w, c)
   bool codes = true;
   int bits = 8;
-  Grid grid;  ///< codes: lo = 0, integer zero point
+  Grid grid;         ///< codes: lo = 0, integer zero point (a half-integer one if only a Remap reads it)
+  std::string note;  ///< of floats between layers: why they are
+  /// Of codes that have another bit width for each image: the grids, of which `grid` is the first, and which
+  /// column of the choices says what an image takes. Only Remap writes such a value, and only convolutions
+  /// read it.
+  std::vector<Alternative> alternatives = {};
+  int choice = -1;
 };
 
-/// Images to codes.
+/// Floats to codes.
 struct Encode {
   int src = 0, dst = 0;
 };
 
-/// dst = saturate(round((conv(src, weights) + b) * m [+ skip_ratio * skip])), clamped to lo .. hi; or, where
-/// dst holds floats, (conv(src, weights) + b) * m. b and m contain zero points, bias, batch norm and scales.
-/// A fully connected layer is a convolution whose kernel covers the image.
+/// t = (conv(src, weights) + b) * m [+ skip]; dst = saturate(round(t)), clamped to lo .. hi, or where dst
+/// holds floats t itself, clamped to low .. high. A skip of codes is added as fma(code, skip_ratio, t), a
+/// skip of floats (dst is floats then) as it is. b and m contain zero points, bias, batch norm and scales. A
+/// fully connected layer is a convolution whose kernel covers the image.
 struct Convolution {
   std::string name;
   int src = 0, dst = 0, skip = -1;
   Conv2dOptions options;
   Array weights;  ///< (oc, kh, kw, ic / groups), s8
   int weight_bits = 8;
-  Array b, m;  ///< (oc), f32
+  Array b, m;  ///< (oc), f32; (alternatives of src, oc) if it has any
   int lo = 0, hi = 255;
+  float low = -std::numeric_limits<float>::infinity(), high = -low;
   float skip_ratio = 0;
 };
 
-/// Codes of one grid to codes of another.
+/// Codes of one grid to codes of another: a table, or one for each alternative of dst.
 struct Remap {
+  using Table = std::array<uint8_t, 256>;
   int src = 0, dst = 0;
-  std::array<uint8_t, 256> table{};
+  std::vector<Table> tables;
 };
 
-/// dst = saturate(round((sum of the h * w codes + b) * m)): one rounding for the whole mean.
+/// t = (s + b) * m with s the sum over the window and m = scale / (pixels * dst_scale): one rounding for the
+/// whole mean. Padding holds zeros: the zero point where src has codes. Floats are summed in double, row by
+/// row, and s is rounded to f32. dst = saturate(round(t)), or t where it holds floats.
 struct AveragePool {
   int src = 0, dst = 0;
+  Pool2dOptions options;
   float b = 0, m = 1;
 };
 
-/// Largest code of each window.
+/// Largest element of each window.
 struct MaxPool {
   int src = 0, dst = 0;
   Pool2dOptions options;
@@ -68,7 +87,13 @@ struct Subsample {
   int64_t before = 0, after = 0;
 };
 
-using Layer = std::variant<Encode, Convolution, Remap, AveragePool, MaxPool, Subsample>;
+/// Channels of several values of one grid behind each other.
+struct Concat {
+  std::vector<int> srcs;
+  int dst = 0;
+};
+
+using Layer = std::variant<Encode, Convolution, Remap, AveragePool, MaxPool, Subsample, Concat>;
 
 struct Model {
   std::vector<Value> values;
@@ -82,6 +107,17 @@ struct Model {
 
 /// Bytes of all codes of weights at their true bit widths, and of b and m.
 int64_t parameter_bytes(const Model& model);
+
+/// How many choices an image makes: columns of what Session::run() takes. 0 where all grids are fixed.
+int choices_of(const Model& model);
+
+/// Bit operations of one image: the sum over convolutions of MACs * weight bits * activation bits, exactly.
+/// `choices` are those of the image; none means the first alternatives.
+int64_t bops(const Model& model, const std::vector<int>& choices = {});
+
+/// What a layer is called in tables, and which operation it is ("convolution", "remap", ...).
+std::string name_of(const Model& model, const Layer& layer);
+const char* op_of(const Layer& layer);
 
 /// Which value each layer writes, and which it reads.
 int dst_of(const Layer& layer);

@@ -1,6 +1,7 @@
 #include "model_file.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "../../data/formats/json_fields.h"
 #include "../../data/formats/safetensors.h"
@@ -11,7 +12,7 @@ namespace {
 using data::Json;
 using data::JsonFields;
 
-constexpr int version = 1;
+constexpr int version = 2;
 constexpr const char* metadata_key = "stairgrad.integer_model";
 
 // --- packed codes: weight = offset + step * q with q of `bits` bits, least significant bits first ---
@@ -68,7 +69,18 @@ Json to_json(const Value& v) {
   if (v.codes)
     json.update(
         {{"bits", v.bits}, {"scale", v.grid.scale}, {"zero_point", v.grid.zero_point}, {"hi", v.grid.hi}});
+  if (!v.note.empty()) json["note"] = v.note;
+  if (v.alternatives.empty()) return json;
+  json["choice"] = v.choice;
+  json["alternatives"] = Json::array();
+  for (const Alternative& a : v.alternatives)
+    json["alternatives"].push_back(
+        {{"bits", a.bits}, {"scale", a.grid.scale}, {"zero_point", a.grid.zero_point}, {"hi", a.grid.hi}});
   return json;
+}
+
+Json to_json(const Pool2dOptions& o) {
+  return {{"kernel", o.kernel}, {"stride", o.stride}, {"padding", o.padding}};
 }
 
 struct LayerWriter {
@@ -76,14 +88,18 @@ struct LayerWriter {
   std::string prefix;  // of the layer's tensors: its index, because names may repeat
 
   Json operator()(const Encode&) const { return {{"op", "encode"}}; }
-  Json operator()(const Remap& r) const { return {{"op", "remap"}, {"table", r.table}}; }
-  Json operator()(const AveragePool& p) const { return {{"op", "average_pool"}, {"b", p.b}, {"m", p.m}}; }
-  Json operator()(const MaxPool& p) const {
-    return {{"op", "max_pool"},
-            {"kernel", p.options.kernel},
-            {"stride", p.options.stride},
-            {"padding", p.options.padding}};
+  Json operator()(const Remap& r) const { return {{"op", "remap"}, {"tables", r.tables}}; }
+  Json operator()(const AveragePool& p) const {
+    Json json = to_json(p.options);
+    json.update({{"op", "average_pool"}, {"b", p.b}, {"m", p.m}});
+    return json;
   }
+  Json operator()(const MaxPool& p) const {
+    Json json = to_json(p.options);
+    json["op"] = "max_pool";
+    return json;
+  }
+  Json operator()(const Concat& c) const { return {{"op", "concat"}, {"srcs", c.srcs}}; }
   Json operator()(const Subsample& s) const {
     return {{"op", "subsample"}, {"stride", s.stride}, {"before", s.before}, {"after", s.after}};
   }
@@ -92,20 +108,24 @@ struct LayerWriter {
     file.tensors[prefix + "weights"] = pack(c.weights, p);
     file.tensors[prefix + "b"] = c.b;
     file.tensors[prefix + "m"] = c.m;
-    return {{"op", "convolution"},
-            {"name", c.name},
-            {"weights", list(c.weights.shape())},
-            {"weight_bits", c.weight_bits},
-            {"weight_step", p.step},
-            {"weight_offset", p.offset},
-            {"stride", c.options.stride},
-            {"padding", c.options.padding},
-            {"dilation", c.options.dilation},
-            {"groups", c.options.groups},
-            {"lo", c.lo},
-            {"hi", c.hi},
-            {"skip", c.skip},
-            {"skip_ratio", c.skip_ratio}};
+    Json json = {{"op", "convolution"},
+                 {"name", c.name},
+                 {"weights", list(c.weights.shape())},
+                 {"weight_bits", c.weight_bits},
+                 {"weight_step", p.step},
+                 {"weight_offset", p.offset},
+                 {"stride", c.options.stride},
+                 {"padding", c.options.padding},
+                 {"dilation", c.options.dilation},
+                 {"groups", c.options.groups},
+                 {"lo", c.lo},
+                 {"hi", c.hi},
+                 {"skip", c.skip},
+                 {"skip_ratio", c.skip_ratio}};
+    // JSON has no infinities: a missing limit is none.
+    if (std::isfinite(c.low)) json["low"] = c.low;
+    if (std::isfinite(c.high)) json["high"] = c.high;
+    return json;
   }
 };
 
@@ -121,48 +141,84 @@ Shape shape_of(const JsonFields& f, const char* key, size_t rank) {
   return shape;
 }
 
-Value read_value(const JsonFields& f) {
-  Value v{f.string("name"), shape_of(f, "shape", 3), f.boolean("codes"), 0, {}};
+Grid read_grid(const JsonFields& f) {
+  return {f.number("scale"), f.number("zero_point"), 0, static_cast<int>(f.integer("hi", 1, 255))};
+}
+
+Value read_value(const JsonFields& f, const std::string& path) {
+  Value v{f.string("name"),
+          shape_of(f, "shape", 3),
+          f.boolean("codes"),
+          0,
+          {},
+          f.has("note") ? f.string("note") : ""};
   if (!v.codes) return v;
   v.bits = static_cast<int>(f.integer("bits", 1, 8));
-  v.grid = {f.number("scale"), f.number("zero_point"), 0, static_cast<int>(f.integer("hi", 1, 255))};
+  v.grid = read_grid(f);
+  if (!f.has("alternatives")) return v;
+  v.choice = static_cast<int>(f.integer("choice", 0, max_extent));
+  for (const Json& alternative : f.list("alternatives")) {
+    const JsonFields a(alternative, path, text("alternative ", v.alternatives.size(), " of ", v.name));
+    v.alternatives.push_back({static_cast<int>(a.integer("bits", 1, 8)), read_grid(a)});
+  }
   return v;
+}
+
+Pool2dOptions read_pooling(const JsonFields& f) {
+  Pool2dOptions options;
+  options.kernel = f.fixed<2>("kernel", 1, max_extent);
+  options.stride = f.fixed<2>("stride", 1, max_extent);
+  options.padding = f.fixed<2>("padding", 0, max_extent);
+  return options;
 }
 
 class LayerReader {
  public:
-  LayerReader(const data::SafeTensors& file, int last_value) : file_(file), last_value_(last_value) {}
+  LayerReader(const data::SafeTensors& file, const std::vector<Value>& values)
+      : file_(file), values_(values) {}
 
   Layer read(const JsonFields& f, const std::string& prefix) const {
     const std::string op = f.string("op");
-    const int src = value(f, "src"), dst = value(f, "dst");
-    if (op == "encode") return Encode{src, dst};
-    if (op == "average_pool") return AveragePool{src, dst, f.number("b"), f.number("m")};
-    if (op == "max_pool") {
-      Pool2dOptions options;
-      options.kernel = f.fixed<2>("kernel", 1, max_extent);
-      options.stride = f.fixed<2>("stride", 1, max_extent);
-      options.padding = f.fixed<2>("padding", 0, max_extent);
-      return MaxPool{src, dst, options};
+    const int dst = value(f, "dst");
+    if (op == "concat") {
+      Concat concat{{}, dst};
+      for (const int64_t src : f.integers("srcs", 1, max_extent, 0, last_value()))
+        concat.srcs.push_back(static_cast<int>(src));
+      return concat;
     }
+    const int src = value(f, "src");
+    if (op == "encode") return Encode{src, dst};
+    if (op == "average_pool") return AveragePool{src, dst, read_pooling(f), f.number("b"), f.number("m")};
+    if (op == "max_pool") return MaxPool{src, dst, read_pooling(f)};
     if (op == "subsample")
       return Subsample{src, dst, f.fixed<2>("stride", 1, max_extent), f.integer("before", 0, max_extent),
                        f.integer("after", 0, max_extent)};
-    if (op == "remap") {
-      Remap remap{src, dst, {}};
-      const std::vector<int64_t> table = f.integers("table", 256, 256, 0, 255);
-      std::transform(table.begin(), table.end(), remap.table.begin(),
-                     [](int64_t code) { return static_cast<uint8_t>(code); });
-      return remap;
-    }
+    if (op == "remap") return Remap{src, dst, tables(f)};
     if (op != "convolution") f.fail("unknown op '" + op + "'; the file was made by a newer version");
     return convolution(f, prefix, src, dst);
   }
 
  private:
   int value(const JsonFields& f, const char* key, int lowest = 0) const {
-    return static_cast<int>(f.integer(key, lowest, last_value_));
+    return static_cast<int>(f.integer(key, lowest, last_value()));
   }
+
+  static std::vector<Remap::Table> tables(const JsonFields& f) {
+    std::vector<Remap::Table> result;
+    for (const Json& json : f.list("tables")) {
+      Remap::Table table{};
+      bool fits = json.is_array() && json.size() == table.size();
+      for (size_t i = 0; fits && i < table.size(); ++i) {
+        fits = json[i].is_number_unsigned() && json[i].get<uint64_t>() <= 255;
+        if (fits) table[i] = static_cast<uint8_t>(json[i].get<uint64_t>());
+      }
+      if (!fits) f.fail(text("table ", result.size(), " is not a list of 256 codes"));
+      result.push_back(table);
+    }
+    return result;
+  }
+
+  int last_value() const { return static_cast<int>(values_.size()) - 1; }
 
   const Array& tensor(const JsonFields& f, const std::string& name, DType type, const Shape& shape) const {
     const auto found = file_.tensors.find(name);
@@ -192,13 +248,17 @@ class LayerReader {
     const Shape shape = shape_of(f, "weights", 4);
     const Array& packed = tensor(f, prefix + "weights", DType::u8, {(shape.size() * packing.bits + 7) / 8});
     c.weights = unpack(packed, shape, packing);
-    c.b = tensor(f, prefix + "b", DType::f32, {shape[0]});
-    c.m = tensor(f, prefix + "m", DType::f32, {shape[0]});
+    if (f.has("low")) c.low = f.number("low");
+    if (f.has("high")) c.high = f.number("high");
+    const auto alternatives = static_cast<int64_t>(values_[static_cast<size_t>(src)].alternatives.size());
+    const Shape channels = alternatives > 0 ? Shape{alternatives, shape[0]} : Shape{shape[0]};
+    c.b = tensor(f, prefix + "b", DType::f32, channels);
+    c.m = tensor(f, prefix + "m", DType::f32, channels);
     return c;
   }
 
   const data::SafeTensors& file_;
-  int last_value_;
+  const std::vector<Value>& values_;
 };
 
 }  // namespace
@@ -213,7 +273,7 @@ void save(const Model& model, const std::string& path) {
   for (const Value& value : model.values) graph["values"].push_back(to_json(value));
   for (const Layer& layer : model.layers) {
     Json json = std::visit(LayerWriter{file, tensor_prefix(graph["layers"].size())}, layer);
-    json["src"] = sources_of(layer)[0];
+    if (!std::holds_alternative<Concat>(layer)) json["src"] = sources_of(layer)[0];
     json["dst"] = dst_of(layer);
     graph["layers"].push_back(json);
   }
@@ -223,8 +283,13 @@ void save(const Model& model, const std::string& path) {
   data::save_safetensors(path, file);
 }
 
-Model load(const std::string& path) {
-  const data::SafeTensors file = data::load_safetensors(path);
+bool holds_integer_model(const std::string& path) {
+  return data::load_safetensors(path).metadata.count(metadata_key) > 0;
+}
+
+namespace {
+
+Model model_of(const data::SafeTensors& file, const std::string& path) {
   const auto found = file.metadata.find(metadata_key);
   if (found == file.metadata.end())
     throw format_error(path, 0, "this is no integer model; make one with quickstart, qat or ptq");
@@ -238,11 +303,11 @@ Model load(const std::string& path) {
   Model model;
   if (f.list("values").empty()) f.fail("the graph has no values");
   for (const Json& value : f.list("values"))
-    model.values.push_back(read_value(JsonFields(value, path, text("value ", model.values.size()))));
+    model.values.push_back(read_value(JsonFields(value, path, text("value ", model.values.size())), path));
   const int last = static_cast<int>(model.values.size()) - 1;
   model.input = static_cast<int>(f.integer("input", 0, last));
   model.output = static_cast<int>(f.integer("output", 0, last));
-  const LayerReader reader(file, last);
+  const LayerReader reader(file, model.values);
   for (const Json& layer : f.list("layers")) {
     const size_t number = model.layers.size();
     model.layers.push_back(
@@ -259,6 +324,13 @@ Model load(const std::string& path) {
     throw format_error(path, 0, error.what());
   }
   return model;
+}
+
+}  // namespace
+
+Model load(const std::string& path) { return model_of(data::load_safetensors(path), path); }
+Model parse(data::ByteView bytes, const std::string& path) {
+  return model_of(data::parse_safetensors(bytes, path), path);
 }
 
 }  // namespace stairgrad::quant::integer

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "../../data/formats/file.h"
 #include "model.h"
 
 namespace stairgrad::quant::integer {
@@ -12,5 +13,10 @@ void save(const Model& model, const std::string& path);
 
 /// Throws format_error for a file that is not a whole, valid integer model.
 Model load(const std::string& path);
+/// The same for bytes that were read already; `path` is for the messages.
+Model parse(data::ByteView bytes, const std::string& path);
+
+/// Whether the safetensors file holds an integer model; throws format_error for another kind of file.
+bool holds_integer_model(const std::string& path);
 
 }  // namespace stairgrad::quant::integer

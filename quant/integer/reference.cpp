@@ -1,9 +1,10 @@
 #include "reference.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "../../kernels/integer_conv.h"
-#include "../../kernels/reduce.h"
+#include "../../kernels/movement.h"
 #include "../../kernels/threads.h"
 
 namespace stairgrad::quant::integer {
@@ -42,59 +43,97 @@ bool sums_fit_f32(const Convolution& layer) {
   return true;
 }
 
-Array convolution(const Model& model, const Convolution& layer, const Arrays& values) {
-  const Value& src = model.values[static_cast<size_t>(layer.src)];
-  const Value& dst = model.values[static_cast<size_t>(layer.dst)];
-  const Array& codes = values[static_cast<size_t>(layer.src)];
+const Value& value_of(const Model& model, int index) { return model.values[static_cast<size_t>(index)]; }
+
+// A convolution of images that have the same alternative, whose grid is src, and its rows of b and m.
+Array convolution(const Model& model, const Convolution& layer, const Array& codes, const Array& skip,
+                  const Grid& src, const Array& b, const Array& m) {
+  const Value& dst = value_of(model, layer.dst);
+  const Shape shape = kernels::conv2d_shape(codes.shape(), layer.weights.shape(), layer.options);
+  Array result(shape, dst.codes ? DType::u8 : DType::f32);
   if (!sums_fit_f32(layer)) {
-    kernels::IntegerConvSpec spec{.src = codes.shape(),
-                                  .conv = layer.options,
-                                  .src_zero_point = static_cast<int>(src.grid.zero_point),
-                                  .weights = layer.weights,
-                                  .b = layer.b,
-                                  .m = layer.m,
-                                  .requantise = dst.codes,
-                                  .lo = layer.lo,
-                                  .hi = layer.hi,
-                                  .skip = layer.skip >= 0,
-                                  .skip_ratio = layer.skip_ratio};
-    Array result = layer.skip >= 0
-                       ? values[static_cast<size_t>(layer.skip)].clone()
-                       : Array(kernels::conv2d_shape(codes.shape(), layer.weights.shape(), layer.options),
-                               dst.codes ? DType::u8 : DType::f32);
-    kernels::integer_conv_reference(spec, codes, result);
+    const kernels::IntegerConvSpec spec{.src = codes.shape(),
+                                        .conv = layer.options,
+                                        .src_zero_point = static_cast<int>(src.zero_point),
+                                        .weights = layer.weights,
+                                        .b = b,
+                                        .m = m,
+                                        .requantise = dst.codes,
+                                        .lo = layer.lo,
+                                        .hi = layer.hi,
+                                        .low = layer.low,
+                                        .high = layer.high,
+                                        .skip = skip.has_value() && skip.dtype() == DType::u8,
+                                        .skip_ratio = layer.skip_ratio,
+                                        .float_skip = skip.has_value() && skip.dtype() == DType::f32};
+    kernels::integer_conv_reference(spec, codes, result, skip);
     return result;
   }
-  const Array sums = exact_sums(layer, codes, src.grid);
-  const float *b = layer.b.data<float>(), *m = layer.m.data<float>();
-  const int64_t channels = layer.m.size(), pixels = sums.size() / channels;
-  Array result(sums.shape(), dst.codes ? DType::u8 : DType::f32);
-  const uint8_t* skip = layer.skip >= 0 ? values[static_cast<size_t>(layer.skip)].data<uint8_t>() : nullptr;
-  uint8_t* out = dst.codes ? result.data<uint8_t>() : nullptr;
-  float* logits = dst.codes ? nullptr : result.data<float>();
+  const Array sums = exact_sums(layer, codes, src);
+  const int64_t channels = m.size(), pixels = sums.size() / channels;
+  const bool coded_skip = skip.has_value() && skip.dtype() == DType::u8;
   parallel_for(pixels, 256, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      const float* acc = sums.data<float>() + p * channels;
+    for (int64_t p = begin; p < end; ++p)
       for (int64_t c = 0; c < channels; ++c) {
-        float t = grid::affine(static_cast<int32_t>(acc[c]), b[c], m[c]);
-        if (skip) t = grid::add_skip(t, skip[p * channels + c], layer.skip_ratio);
-        if (out)
-          out[p * channels + c] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
+        const int64_t i = p * channels + c;
+        float t =
+            grid::affine(static_cast<int32_t>(sums.data<float>()[i]), b.data<float>()[c], m.data<float>()[c]);
+        if (coded_skip)
+          t = grid::add_skip(t, skip.data<uint8_t>()[i], layer.skip_ratio);
+        else if (skip.has_value())
+          t = t + skip.data<float>()[i];
+        if (dst.codes)
+          result.data<uint8_t>()[i] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
         else
-          logits[p * channels + c] = t;
+          result.data<float>()[i] = std::min(std::max(t, layer.low), layer.high);
       }
-    }
   });
   return result;
 }
 
-Array average_pool(const AveragePool& layer, const Array& codes, const Grid& dst) {
-  const Array sums =
-      kernels::reduce(kernels::Reduction::sum, cast(codes, DType::f32), {1, 2}, /*keep_axes=*/true);
-  Array result(sums.shape(), DType::u8);
-  for (int64_t i = 0; i < sums.size(); ++i) {
-    const float t = grid::affine(static_cast<int32_t>(sums.data<float>()[i]), layer.b, layer.m);
-    result.data<uint8_t>()[i] = static_cast<uint8_t>(grid::round_saturate(t, dst.lo, dst.hi));
+// One by one where images have different grids.
+Array convolution(const Model& model, const Convolution& layer, const Arrays& values, const Array& choices) {
+  const Value& src = value_of(model, layer.src);
+  const Array& codes = values[static_cast<size_t>(layer.src)];
+  const Array skip = layer.skip < 0 ? Array() : values[static_cast<size_t>(layer.skip)];
+  if (src.alternatives.empty()) return convolution(model, layer, codes, skip, src.grid, layer.b, layer.m);
+  const Shape channels{layer.weights.dim(0)};
+  Arrays parts;
+  for (int64_t i = 0; i < codes.dim(0); ++i) {
+    const int64_t chosen = choices.has_value() ? choices.data<uint8_t>()[i * choices.dim(1) + src.choice] : 0;
+    parts.push_back(convolution(model, layer, codes.slice(i, 1), skip.has_value() ? skip.slice(i, 1) : skip,
+                                src.alternatives[static_cast<size_t>(chosen)].grid,
+                                layer.b.slice(chosen, 1).reshape(channels),
+                                layer.m.slice(chosen, 1).reshape(channels)));
+  }
+  return kernels::concat(parts, 0);
+}
+
+// Sums over windows in double: exact for codes, and for floats as the definition says.
+Array average_pool(const AveragePool& layer, const Array& x, const Value& src, const Value& dst) {
+  const Pool2dOptions& o = layer.options;
+  Array result(kernels::pool2d_shape(x.shape(), o), dst.codes ? DType::u8 : DType::f32);
+  const int64_t channels = x.dim(3);
+  for (int64_t i = 0; i < result.size(); ++i) {
+    const int64_t c = i % channels, column = i / channels % result.dim(2),
+                  row = i / channels / result.dim(2) % result.dim(1),
+                  image = i / channels / result.dim(2) / result.dim(1);
+    double sum = 0;
+    for (int64_t y = row * o.stride[0] - o.padding[0], rows = 0; rows < o.kernel[0]; ++y, ++rows)
+      for (int64_t z = column * o.stride[1] - o.padding[1], columns = 0; columns < o.kernel[1];
+           ++z, ++columns) {
+        const bool inside = y >= 0 && y < x.dim(1) && z >= 0 && z < x.dim(2);
+        const int64_t at = ((image * x.dim(1) + y) * x.dim(2) + z) * channels + c;
+        if (!src.codes)
+          sum += inside ? static_cast<double>(x.data<float>()[at]) : 0;
+        else
+          sum += inside ? x.data<uint8_t>()[at] : static_cast<double>(src.grid.zero_point);
+      }
+    const float t = (static_cast<float>(sum) + layer.b) * layer.m;
+    if (dst.codes)
+      result.data<uint8_t>()[i] = static_cast<uint8_t>(grid::round_saturate(t, dst.grid.lo, dst.grid.hi));
+    else
+      result.data<float>()[i] = t;
   }
   return result;
 }
@@ -106,37 +145,55 @@ Array encode(const Array& images, const Grid& dst) {
   return codes;
 }
 
-Array subsample(const Subsample& layer, const Array& codes, const Grid& grid) {
-  const Array pixels = kernels::slice(codes, {{0, codes.dim(0), 1},
-                                              {0, codes.dim(1), layer.stride[0]},
-                                              {0, codes.dim(2), layer.stride[1]},
-                                              {0, codes.dim(3), 1}});
-  return kernels::pad(pixels, {0, 0, 0, layer.before}, {0, 0, 0, layer.after}, grid.zero_point);
+Array remap(const Remap& layer, const Array& codes, int choice, const Array& choices) {
+  Array result(codes.shape(), DType::u8);
+  const int64_t size = codes.size() / codes.dim(0);
+  parallel_for(codes.size(), 1 << 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const size_t table = choice < 0 || !choices.has_value()
+                               ? 0
+                               : choices.data<uint8_t>()[i / size * choices.dim(1) + choice];
+      result.data<uint8_t>()[i] = layer.tables[table][codes.data<uint8_t>()[i]];
+    }
+  });
+  return result;
+}
+
+Array subsample(const Subsample& layer, const Array& x, const Value& dst) {
+  const Array pixels = kernels::slice(
+      x,
+      {{0, x.dim(0), 1}, {0, x.dim(1), layer.stride[0]}, {0, x.dim(2), layer.stride[1]}, {0, x.dim(3), 1}});
+  return kernels::pad(pixels, {0, 0, 0, layer.before}, {0, 0, 0, layer.after},
+                      dst.codes ? dst.grid.zero_point : 0);
+}
+
+Array concat(const Concat& layer, const Arrays& values) {
+  Arrays parts;
+  for (const int src : layer.srcs) parts.push_back(values[static_cast<size_t>(src)]);
+  return kernels::concat(parts, 3);
 }
 
 }  // namespace
 
-Arrays evaluate(const Model& model, const Array& images) {
+Array evaluate_layer(const Model& model, const Layer& layer, const Arrays& values, const Array& choices) {
+  const int from = sources_of(layer)[0];
+  const Array& src = values[static_cast<size_t>(from)];
+  const Value& to = value_of(model, dst_of(layer));
+  if (std::holds_alternative<Encode>(layer)) return encode(src, to.grid);
+  if (const auto* p = std::get_if<AveragePool>(&layer))
+    return average_pool(*p, src, value_of(model, from), to);
+  if (const auto* p = std::get_if<MaxPool>(&layer)) return kernels::max_pool2d(src, p->options).y;
+  if (const auto* s = std::get_if<Subsample>(&layer)) return subsample(*s, src, to);
+  if (const auto* r = std::get_if<Remap>(&layer)) return remap(*r, src, to.choice, choices);
+  if (const auto* c = std::get_if<Concat>(&layer)) return concat(*c, values);
+  return convolution(model, std::get<Convolution>(layer), values, choices);
+}
+
+Arrays evaluate(const Model& model, const Array& images, const Array& choices) {
   Arrays values(model.values.size());
   values[static_cast<size_t>(model.input)] = images;
-  for (const Layer& layer : model.layers) {
-    const Array& src = values[static_cast<size_t>(sources_of(layer)[0])];
-    const Grid& grid = model.values[static_cast<size_t>(dst_of(layer))].grid;
-    Array& dst = values[static_cast<size_t>(dst_of(layer))];
-    if (std::holds_alternative<Encode>(layer)) dst = encode(src, grid);
-    if (const auto* c = std::get_if<Convolution>(&layer)) dst = convolution(model, *c, values);
-    if (const auto* p = std::get_if<AveragePool>(&layer)) dst = average_pool(*p, src, grid);
-    if (const auto* p = std::get_if<MaxPool>(&layer)) dst = kernels::max_pool2d(src, p->options).y;
-    if (const auto* s = std::get_if<Subsample>(&layer)) dst = subsample(*s, src, grid);
-    if (const auto* r = std::get_if<Remap>(&layer)) {
-      dst = Array(src.shape(), DType::u8);
-      const uint8_t* from = src.data<uint8_t>();
-      uint8_t* to = dst.data<uint8_t>();
-      parallel_for(src.size(), 1 << 16, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] = r->table[from[i]];
-      });
-    }
-  }
+  for (const Layer& layer : model.layers)
+    values[static_cast<size_t>(dst_of(layer))] = evaluate_layer(model, layer, values, choices);
   return values;
 }
 

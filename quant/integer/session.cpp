@@ -1,185 +1,242 @@
 #include "session.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
-#include <functional>
 #include <map>
 
-#include "../../kernels/integer_conv.h"
 #include "../../kernels/threads.h"
+#include "steps.h"
 
 namespace stairgrad::quant::integer {
 namespace {
 
-using Step = std::function<void()>;
+constexpr int64_t most_images_at_once = 4;
+constexpr int64_t cache_bytes = 512 << 10;  // what a layer reads and writes should fit in it
 
-void encode(const Array& images, Array& codes, const Grid& to) {
-  const float* from = images.data<float>();
-  uint8_t* out = codes.data<uint8_t>();
-  const float inverse = grid::inverse(to.scale);
-  parallel_for(images.size(), 1 << 14, [=](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) out[i] = static_cast<uint8_t>(grid::encode(from[i], to, inverse));
-  });
-}
+int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+int64_t pieces(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
-void remap(const Array& src, Array& dst, const std::array<uint8_t, 256>& table) {
-  const uint8_t* from = src.data<uint8_t>();
-  uint8_t* to = dst.data<uint8_t>();
-  parallel_for(src.size(), 1 << 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) to[i] = table[from[i]];
-  });
-}
-
-void average_pool(const Array& src, Array& dst, const AveragePool& layer, const Grid& to) {
-  const int64_t images = src.dim(0), pixels = src.dim(1) * src.dim(2), channels = src.dim(3);
-  parallel_for(
-      images, std::max<int64_t>(1, (1 << 15) / (pixels * channels)), [&](int64_t begin, int64_t end) {
-        for (int64_t n = begin; n < end; ++n)
-          for (int64_t c = 0; c < channels; ++c) {
-            const uint8_t* code = src.data<uint8_t>() + n * pixels * channels + c;
-            int32_t sum = 0;
-            for (int64_t p = 0; p < pixels; ++p) sum += code[p * channels];
-            dst.data<uint8_t>()[n * channels + c] =
-                static_cast<uint8_t>(grid::round_saturate(grid::affine(sum, layer.b, layer.m), to.lo, to.hi));
-          }
-      });
-}
-
-void max_pool(const Array& src, Array& dst, const Pool2dOptions& o) {
-  const int64_t height = src.dim(1), width = src.dim(2), channels = src.dim(3);
-  parallel_for(dst.dim(0) * dst.dim(1), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = row / dst.dim(1), top = row % dst.dim(1) * o.stride[0] - o.padding[0];
-      for (int64_t x = 0; x < dst.dim(2); ++x) {
-        uint8_t* out = dst.data<uint8_t>() + (row * dst.dim(2) + x) * channels;
-        std::memset(out, 0, static_cast<size_t>(channels));
-        for (int64_t y = std::max<int64_t>(0, top); y < std::min(height, top + o.kernel[0]); ++y)
-          for (int64_t k = 0; k < o.kernel[1]; ++k) {
-            const int64_t column = x * o.stride[1] - o.padding[1] + k;
-            if (column < 0 || column >= width) continue;
-            const uint8_t* from = src.data<uint8_t>() + ((n * height + y) * width + column) * channels;
-            for (int64_t c = 0; c < channels; ++c) out[c] = std::max(out[c], from[c]);
-          }
-      }
+// Gives out intervals of one block of memory, the lowest that is free.
+class Arena {
+ public:
+  int64_t take(int64_t size) {
+    int64_t begin = 0;
+    for (const auto& [start, end] : taken_) {
+      if (begin + size <= start) break;
+      begin = std::max(begin, end);
     }
-  });
-}
+    taken_[begin] = begin + size;
+    size_ = std::max(size_, begin + size);
+    return begin;
+  }
+  void give_back(int64_t begin) { taken_.erase(begin); }
+  int64_t size() const { return size_; }
 
-void subsample(const Array& src, Array& dst, const Subsample& layer, const Grid& grid) {
-  const int64_t channels = src.dim(3), wide = dst.dim(3);
-  const int zero = static_cast<int>(grid.zero_point);
-  parallel_for(dst.dim(0) * dst.dim(1), 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = row / dst.dim(1), y = row % dst.dim(1) * layer.stride[0];
-      for (int64_t x = 0; x < dst.dim(2); ++x) {
-        uint8_t* to = dst.data<uint8_t>() + (row * dst.dim(2) + x) * wide;
-        const uint8_t* from =
-            src.data<uint8_t>() + ((n * src.dim(1) + y) * src.dim(2) + x * layer.stride[1]) * channels;
-        std::memset(to, zero, static_cast<size_t>(layer.before));
-        std::memcpy(to + layer.before, from, static_cast<size_t>(channels));
-        std::memset(to + layer.before + channels, zero, static_cast<size_t>(layer.after));
-      }
-    }
-  });
-}
+ private:
+  std::map<int64_t, int64_t> taken_;  // begin to end
+  int64_t size_ = 0;
+};
 
 }  // namespace
 
 struct Session::Impl {
+  // What one thread, or the threads that share the work of a layer, work on.
+  struct Memory {
+    Array block;
+    std::vector<void*> values;  // by index
+  };
+
   Model model;
   int64_t batch;
   bool keep_values;
-  Arrays values;            // by value index; several may share a buffer
+  bool shares_layers;  // else each thread takes images of its own
+  int team;
+  int64_t at_once;  // images that pass a layer together
+
   std::vector<Step> steps;  // by layer
+  std::vector<int64_t> offsets;
+  int64_t memory_bytes = 0, scratch_bytes = 0;
+  std::vector<Memory> memories;
+  Array scratch;  // of each thread
+  Arrays kept;    // by value
+  std::vector<double> seconds;
   Array logits;
-  int64_t bytes = 0;
+  TeamSteps together;  // where threads share layers
 
   Impl(const Model& source, int64_t batch, bool keep_values)
-      : model(source), batch(batch), keep_values(keep_values) {
+      : model(source),
+        batch(batch),
+        keep_values(keep_values),
+        together(static_cast<int64_t>(source.layers.size()), threads()) {
     validate(model);
     check(batch > 0, "[session] got the batch size ", batch, ", expected at least 1");
-    plan();
-    for (const Layer& layer : model.layers)
-      steps.push_back(std::visit([&](const auto& l) { return prepare(l); }, layer));
-    const Shape& out = at(model.output).shape();
-    logits = at(model.output).reshape({batch, out.size() / batch});
+    shares_layers = keep_values || batch < threads();
+    team = threads();
+    at_once = shares_layers ? batch : images_at_once();
+    for (const Layer& layer : model.layers) {
+      // Steps run in threads of ours: what they prepare is for one thread.
+      const SerialScope serial;
+      steps.push_back(make_step(model, layer, at_once, shares_layers ? team : 1));
+      scratch_bytes = std::max(scratch_bytes, aligned(static_cast<int64_t>(steps.back().scratch_bytes)));
+    }
+    seconds.resize(steps.size());
+    scratch = Array({team * scratch_bytes}, DType::u8);
+    logits = Array({batch, info(model.output).shape.size()});
+    if (keep_values)
+      keep();
+    else
+      plan();
   }
 
-  Array& at(int index) { return values[static_cast<size_t>(index)]; }
   const Value& info(int index) const { return model.values[static_cast<size_t>(index)]; }
-
   Shape batched(const Shape& s) const { return {batch, s[0], s[1], s[2]}; }
+  int64_t bytes_of(int value, int64_t images) const {
+    return images * info(value).shape.size() * static_cast<int64_t>(info(value).codes ? 1 : sizeof(float));
+  }
 
-  // The static memory plan: a buffer is free again after the last layer that reads its value. A convolution
-  // whose skip is read for the last time writes over it.
-  void plan() {
-    std::map<int, size_t> last_read;
-    for (size_t i = 0; i < model.layers.size(); ++i)
-      for (const int src : sources_of(model.layers[i])) last_read[src] = i;
-    last_read[model.output] = model.layers.size();
+  // As many images as the cache holds between two layers, in groups of about the same size.
+  int64_t images_at_once() const {
+    int64_t largest = 1;
+    for (const Layer& layer : model.layers) {
+      int64_t bytes = bytes_of(dst_of(layer), 1);
+      for (const int src : sources_of(layer)) bytes += src == model.input ? 0 : bytes_of(src, 1);
+      largest = std::max(largest, bytes);
+    }
+    const int64_t most = std::clamp<int64_t>(cache_bytes / largest, 1, most_images_at_once);
+    const int64_t of_thread = pieces(batch, team);
+    return pieces(of_thread, pieces(of_thread, most));
+  }
 
-    std::multimap<size_t, Array> free;  // by bytes
-    values.resize(model.values.size());
-    for (size_t i = 0; i < model.layers.size(); ++i) {
-      const int dst = dst_of(model.layers[i]);
-      const auto* conv = std::get_if<Convolution>(&model.layers[i]);
-      const DType type = info(dst).codes ? DType::u8 : DType::f32;
-      const Shape shape = batched(info(dst).shape);
-      const bool over_skip =
-          !keep_values && conv && conv->skip >= 0 && conv->skip != conv->src && last_read[conv->skip] == i;
-      const auto spare = type == DType::u8 && !keep_values
-                             ? free.lower_bound(static_cast<size_t>(shape.size()))
-                             : free.end();
-      if (over_skip) {
-        at(dst) = at(conv->skip);
-      } else if (spare != free.end()) {
-        at(dst) = spare->second.slice(0, shape.size()).reshape(shape);
-        free.erase(spare);
-      } else {
-        at(dst) = Array(shape, type);
-        bytes += static_cast<int64_t>(at(dst).bytes());
-      }
-      for (const int src : sources_of(model.layers[i])) {
-        if (src == model.input || last_read[src] != i || (over_skip && src == conv->skip)) continue;
-        free.emplace(at(src).bytes(), at(src).reshape({at(src).size()}));
-        last_read[src] = model.layers.size() + 1;  // a value that is read twice by one layer is freed once
-      }
+  void keep() {
+    memories.resize(1);
+    memories[0].values.resize(model.values.size());
+    for (int i = 0; i < static_cast<int>(model.values.size()); ++i) {
+      kept.emplace_back(batched(info(i).shape), info(i).codes ? DType::u8 : DType::f32);
+      memories[0].values[static_cast<size_t>(i)] = kept.back().raw();
     }
   }
 
-  Step prepare(const Encode& layer) {
-    return [this, layer] { encode(at(layer.src), at(layer.dst), info(layer.dst).grid); };
+  // The static memory plan: a buffer is free again after the last layer that reads its value. A layer that
+  // works element by element writes over what it reads for the last time: a remapping its source, a
+  // convolution its skip.
+  void plan() {
+    std::map<int, size_t> last_read;
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+      last_read.emplace(dst_of(model.layers[i]), i);  // also where nothing reads it
+      for (const int src : sources_of(model.layers[i])) last_read[src] = i;
+    }
+    last_read[model.output] = model.layers.size();
+
+    Arena arena;
+    offsets.resize(model.values.size());
+    for (size_t i = 0; i < model.layers.size(); ++i) {
+      const int dst = dst_of(model.layers[i]);
+      const auto* conv = std::get_if<Convolution>(&model.layers[i]);
+      const auto* remap = std::get_if<Remap>(&model.layers[i]);
+      const int over = remap ? remap->src : conv && conv->skip != conv->src ? conv->skip : -1;
+      const bool overwrites = over >= 0 && last_read[over] == i && info(over).codes == info(dst).codes;
+      int64_t& offset = offsets[static_cast<size_t>(dst)];
+      offset = overwrites ? offsets[static_cast<size_t>(over)] : arena.take(aligned(bytes_of(dst, at_once)));
+      for (const int src : sources_of(model.layers[i])) {
+        if (src == model.input || last_read[src] != i) continue;
+        if (!overwrites || src != over) arena.give_back(offsets[static_cast<size_t>(src)]);
+      }
+      if (last_read[dst] == i) arena.give_back(offset);
+    }
+    memory_bytes = arena.size();
+    memories.resize(shares_layers ? 1 : static_cast<size_t>(team));
+    for (Memory& memory : memories) {
+      memory.block = Array::zeros({memory_bytes}, DType::u8);
+      auto* begin = memory.block.data<uint8_t>();
+      for (const int64_t offset : offsets) memory.values.push_back(begin + offset);
+    }
   }
-  Step prepare(const Remap& layer) {
-    return [this, layer] { remap(at(layer.src), at(layer.dst), layer.table); };
+
+  const Array& run(const Array& images, const Array& choices) {
+    const Shape expected = batched(info(model.input).shape);
+    check(images.shape() == expected && images.dtype() == DType::f32, "[session] images: got ",
+          name_of(images.dtype()), images.shape(), ", expected f32", expected);
+    const uint8_t* chosen = choices.has_value() ? check_choices(choices) : nullptr;
+    const float* first = images.data<float>();
+    if (shares_layers) begin_shared(first);
+    if (team == 1) {
+      const SerialScope serial;
+      if (shares_layers) together.reset();
+      shares_layers ? run_shared(chosen, 0) : run_own(first, chosen, 0);
+    } else if (shares_layers) {
+      together.reset();
+      parallel_team(team, [&](int rank, int) { run_shared(chosen, rank); });
+    } else {
+      parallel_for(team, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) run_own(first, chosen, i);
+      });
+    }
+    if (shares_layers) end_shared();
+    return logits;
   }
-  Step prepare(const AveragePool& layer) {
-    return [this, layer] { average_pool(at(layer.src), at(layer.dst), layer, info(layer.dst).grid); };
+
+  const uint8_t* check_choices(const Array& choices) const {
+    const int64_t columns = choices_of(model);
+    check(choices.dtype() == DType::u8 && choices.shape() == Shape({batch, columns}),
+          "[session] choices: got ", name_of(choices.dtype()), choices.shape(), ", expected u8",
+          Shape({batch, columns}));
+    for (const Value& v : model.values)
+      for (int64_t i = 0; v.choice >= 0 && i < batch; ++i)
+        check(choices.data<uint8_t>()[i * columns + v.choice] < v.alternatives.size(),
+              "[session] choices: got ", int{choices.data<uint8_t>()[i * columns + v.choice]}, " for ",
+              v.name, ", which has ", v.alternatives.size(), " alternatives");
+    return choices.data<uint8_t>();
   }
-  Step prepare(const MaxPool& layer) {
-    return [this, layer] { max_pool(at(layer.src), at(layer.dst), layer.options); };
+
+  void* scratch_of(int64_t thread) { return scratch.data<uint8_t>() + thread * scratch_bytes; }
+
+  void begin_shared(const float* images) {
+    Memory& memory = memories[0];
+    memory.values[static_cast<size_t>(model.input)] = const_cast<float*>(images);
+    memory.values[static_cast<size_t>(model.output)] = logits.raw();
+    if (!keep_values) return;
+    Array& own = kept[static_cast<size_t>(model.input)];
+    std::memcpy(own.raw(), images, own.bytes());
   }
-  Step prepare(const Subsample& layer) {
-    return [this, layer] { subsample(at(layer.src), at(layer.dst), layer, info(layer.dst).grid); };
+  void end_shared() {
+    if (keep_values)
+      kept[static_cast<size_t>(model.output)] = logits.reshape(batched(info(model.output).shape));
   }
-  Step prepare(const Convolution& layer) {
-    const kernels::IntegerConvSpec spec{.src = batched(info(layer.src).shape),
-                                        .conv = layer.options,
-                                        .src_zero_point = static_cast<int>(info(layer.src).grid.zero_point),
-                                        .weights = layer.weights,
-                                        .b = layer.b,
-                                        .m = layer.m,
-                                        .requantise = info(layer.dst).codes,
-                                        .lo = layer.lo,
-                                        .hi = layer.hi,
-                                        .skip = layer.skip >= 0,
-                                        .skip_ratio = layer.skip_ratio};
-    const auto conv = std::make_shared<const kernels::IntegerConv>(spec);
-    const int src = layer.src, dst = layer.dst, skip = layer.skip;
-    return [this, conv, src, dst, skip] {
-      if (skip >= 0 && at(skip).raw() != at(dst).raw())
-        std::memcpy(at(dst).raw(), at(skip).raw(), at(dst).bytes());
-      conv->run(at(src), at(dst));
-    };
+
+  // All images pass a layer together, and each thread does parts of it.
+  void run_shared(const uint8_t* choices, int rank) {
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point last = keep_values ? Clock::now() : Clock::time_point{};
+    for (size_t i = 0; i < steps.size(); ++i) {
+      together.run(static_cast<int64_t>(i), rank, [&](int part) {
+        steps[i].run({memories[0].values.data(), scratch_of(rank), batch, choices, part, team});
+      });
+      if (!keep_values || rank > 0) continue;
+      const Clock::time_point now = Clock::now();
+      seconds[i] = std::chrono::duration<double>(now - last).count();
+      last = now;
+    }
+  }
+
+  // Images of this thread pass all layers, a few at a time.
+  void run_own(const float* images, const uint8_t* choices, int64_t thread) {
+    Memory& memory = memories[static_cast<size_t>(thread)];
+    const int64_t groups = pieces(batch, at_once), columns = choices ? choices_of(model) : 0;
+    const int64_t image = info(model.input).shape.size(), classes = info(model.output).shape.size();
+    for (int64_t group = groups * thread / team; group < groups * (thread + 1) / team; ++group) {
+      const int64_t first = group * at_once, count = std::min(at_once, batch - first);
+      memory.values[static_cast<size_t>(model.input)] = const_cast<float*>(images) + first * image;
+      const Work work{memory.values.data(),
+                      scratch_of(thread),
+                      count,
+                      choices ? choices + first * columns : nullptr,
+                      0,
+                      1};
+      for (const Step& step : steps) step.run(work);
+      std::memcpy(logits.data<float>() + first * classes, memory.values[static_cast<size_t>(model.output)],
+                  static_cast<size_t>(count * classes) * sizeof(float));
+    }
   }
 };
 
@@ -189,22 +246,30 @@ Session::~Session() = default;
 Session::Session(Session&&) noexcept = default;
 
 int64_t Session::batch() const { return impl_->batch; }
-int64_t Session::buffer_bytes() const { return impl_->bytes; }
-
-const Array& Session::run(const Array& images) {
-  const Shape expected = impl_->batched(impl_->info(impl_->model.input).shape);
-  check(images.shape() == expected && images.dtype() == DType::f32, "[session] images: got ",
-        name_of(images.dtype()), images.shape(), ", expected f32", expected);
-  impl_->at(impl_->model.input) = images;
-  for (const Step& step : impl_->steps) step();
-  return impl_->logits;
+int64_t Session::buffer_bytes() const {
+  return static_cast<int64_t>(impl_->memories.size()) * impl_->memory_bytes +
+         impl_->team * impl_->scratch_bytes;
 }
+
+const Array& Session::run(const Array& images) { return impl_->run(images, {}); }
+const Array& Session::run(const Array& images, const Array& choices) { return impl_->run(images, choices); }
 
 const Array& Session::value(int index) const {
   check(impl_->keep_values, "[session] values are not kept; make the session with keep_values");
-  check(index >= 0 && index < static_cast<int>(impl_->values.size()), "[session] got value ", index, " of ",
-        impl_->values.size());
-  return impl_->values[static_cast<size_t>(index)];
+  check(index >= 0 && index < static_cast<int>(impl_->kept.size()), "[session] got value ", index, " of ",
+        impl_->kept.size());
+  return impl_->kept[static_cast<size_t>(index)];
+}
+
+double Session::seconds(size_t layer) const {
+  check(impl_->keep_values, "[session] times are not kept; make the session with keep_values");
+  check(layer < impl_->seconds.size(), "[session] got layer ", layer, " of ", impl_->seconds.size());
+  return impl_->seconds[layer];
+}
+
+const char* Session::implementation(size_t layer) const {
+  check(layer < impl_->steps.size(), "[session] got layer ", layer, " of ", impl_->steps.size());
+  return impl_->steps[layer].implementation.c_str();
 }
 
 }  // namespace stairgrad::quant::integer

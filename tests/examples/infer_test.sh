@@ -57,6 +57,31 @@ own_labels() {
 check 'names from a file' own_labels
 check 'a description' sh -c "'$build/examples/infer' --describe $model | grep -q 'classes *10'"
 
+# the same network in integers
+"$build/examples/qat" --model resnet8 --width 0.25 --dataset synthetic --limit 200 --epochs 1 --init "$model" --quantizer lsq --wbits 8 --abits 8 --out integers >qat.log 2>&1 ||
+  { echo "FAILED an integer model to ask"; cat qat.log; exit 1; }
+whole=integers/integer.safetensors
+
+in_integers() {
+  infer "$whole" "$pictures/baseline.jpg" --out said >said.log && [ "$(grep -c '^grating [0-9] .* %$' said.log)" -eq 5 ] &&
+    [ "$(head -c 8 said/1-baseline.gradcam.png | od -An -tx1 | tr -d ' ')" = 89504e470d0a1a0a ]
+}
+check 'five classes and a Grad-CAM of an integer model' in_integers
+
+described() {
+  infer --describe "$whole" --out described >described.log && grep -q '^layer1.0.conv1 *convolution *3x3 .* 8 ' described.log &&
+    grep -q 'bytes of parameters' described.log && grep -q '<table' described/describe.html
+}
+check 'an integer model described as a table and a page' described
+
+evaluated() {
+  infer --eval synthetic --limit 200 "$whole" --out evaluated >eval.log && python3 - <<'PYTHON'
+import json
+assert json.load(open('evaluated/result.json'))['accuracy']['top1'] == json.load(open('integers/result.json'))['accuracy']['integer']
+PYTHON
+}
+check 'its accuracy is what qat found' evaluated
+
 printf 'one\ntwo\n' >few.txt
 refused 'labels for another number of classes' 'got 2 names, expected 10' "$model" "$pictures/baseline.jpg" --labels few.txt
 refused 'no picture' 'IMAGE' "$model"

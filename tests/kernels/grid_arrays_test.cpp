@@ -45,8 +45,13 @@ TEST_CASE("encode, decode and fake_quantize equal the scalar grid") {
         wrong += std::memcmp(&value, decoded.data<float>() + i, sizeof value) != 0;
         wrong += std::memcmp(&value, fake.data<float>() + i, sizeof value) != 0;
       }
-      CHECK(wrong == 0);
       CHECK(same_bits(fake_quantize(cast(x, DType::f64), g), cast(fake, DType::f64)));
+      const Array narrow = cast(x, DType::bf16), wide = cast(narrow, DType::f32);
+      CHECK(same_bits(fake_quantize(narrow, g), cast(fake_quantize(wide, g), DType::bf16)));
+      const std::vector<double> doubled = levels(narrow, g, 2).to_vector(), own = encode(wide, g).to_vector();
+      for (size_t i = 0; i < own.size(); ++i)
+        wrong += doubled[i] != static_cast<float>(bf16(static_cast<float>(2 * (own[i] - g.zero_point))));
+      CHECK(wrong == 0);
       CHECK(same_bits(encode(decoded, g), codes));
     }
   });
@@ -80,6 +85,7 @@ TEST_CASE("grids over arrays say what is wrong") {
   CHECK_THROWS_AS(encode(x, {}, wrong_type), argument_error);
   CHECK_THROWS_AS(encode(x, {}, wrong_shape), argument_error);
   CHECK_THROWS_AS(decode(x, {}), argument_error);
-  CHECK_THROWS_AS(fake_quantize(cast(x, DType::bf16), {}), argument_error);
+  CHECK_THROWS_AS(fake_quantize(cast(x, DType::s32), {}), argument_error);
+  CHECK_THROWS_AS(levels(x, {}, 1), argument_error);
   CHECK_THROWS_AS(map_codes(x, {}), argument_error);
 }

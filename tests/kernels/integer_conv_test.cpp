@@ -83,7 +83,9 @@ IntegerConvSpec draw_spec(Draw& draw) {
   spec.requantise = draw.between(0, 3) > 0;
   spec.lo = draw.one_of({0, 0, 0, 1, 17});
   spec.hi = std::max(spec.lo, draw.one_of({255, 255, 15, 200, 18}));
-  spec.skip = spec.requantise && draw.coin();
+  spec.skip = draw.coin();
+  if (!spec.requantise && draw.coin()) spec.low = 0, spec.high = static_cast<float>(draw.between(1, 300));
+  spec.float_skip = !spec.requantise && !spec.skip && draw.coin();
   spec.skip_ratio = static_cast<float>(draw.one_of<double>({1, 0.37, -0.8, 2.9}));
   return spec;
 }
@@ -96,21 +98,60 @@ std::string describe(const IntegerConvSpec& s) {
               s.requantise ? "" : " f32");
 }
 
-/// dst before a run: the skip's codes.
+/// dst before a run: the skip, where that has the result's type.
 Array fresh_dst(const IntegerConvSpec& spec, Draw draw) {
   const Shape shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
-  return spec.requantise ? codes<uint8_t>(draw, shape, 0, 255) : Array::zeros(shape);
+  if (spec.requantise) return codes<uint8_t>(draw, shape, 0, 255);
+  Array values(shape);
+  for (int64_t i = 0; i < shape.size(); ++i)
+    values.data<float>()[i] = static_cast<float>(100 * draw.normal());
+  return values;
 }
 
+/// The skip of a result that is of another type.
+Array separate_skip(const IntegerConvSpec& spec, Draw draw) {
+  if (!spec.skip || spec.requantise) return {};
+  return codes<uint8_t>(draw, conv2d_shape(spec.src, spec.weights.shape(), spec.conv), 0, 255);
+}
+
+/// Every kernel on every instruction set against plain loops; our own also in parts.
 void check_equal_to_reference(const IntegerConvSpec& spec, Draw& draw) {
-  const Array src = codes<uint8_t>(draw, spec.src, 0, 255);
-  Array expected = fresh_dst(spec, draw), got = expected.clone();
-  integer_conv_reference(spec, src, expected);
-  const IntegerConv conv(spec);
-  conv.run(src, got);
+  const Array src = codes<uint8_t>(draw, spec.src, 0, 255), skip = separate_skip(spec, draw);
+  const Array start = fresh_dst(spec, draw);
+  Array expected = start.clone();
+  integer_conv_reference(spec, src, expected, skip);
   CAPTURE(describe(spec));
-  CAPTURE(std::string(conv.implementation()));
-  CHECK(same_bits(got, expected));
+  const auto is_equal = [&](IntegerKernel kernel) {
+    const IntegerConv conv(spec, kernel);
+    CAPTURE(std::string(conv.implementation()));
+    Array got = start.clone();
+    conv.run(src, got, skip);
+    CHECK(same_bits(got, expected));
+  };
+  is_equal(IntegerKernel::onednn);
+  const Array given = skip.has_value() ? skip : start;
+  for (const int shares : {2, 3}) {
+    const IntegerConv conv(spec, IntegerKernel::onednn, shares);
+    Array in_parts(start.shape(), start.dtype());
+    for (int share = 0; share < shares; ++share) {
+      Array scratch({static_cast<int64_t>(conv.scratch_bytes())}, DType::u8);
+      conv.run({src.raw(), in_parts.raw(), given.raw(), scratch.raw()}, share, shares);
+    }
+    CHECK(same_bits(in_parts, expected));
+  }
+  for_every_isa([&] {
+    is_equal(IntegerKernel::own);
+    const IntegerConv conv(spec, IntegerKernel::own);
+    Array aside(start.shape(), start.dtype());
+    const Array before = skip.has_value() ? skip : start;
+    for (const int shares : {1, 2, 3}) {
+      for (int share = 0; share < shares; ++share) {
+        Array scratch({static_cast<int64_t>(conv.scratch_bytes())}, DType::u8);
+        conv.run({src.raw(), aside.raw(), before.raw(), scratch.raw()}, share, shares);
+      }
+      CHECK(same_bits(aside, expected));
+    }
+  });
 }
 
 }  // namespace
@@ -195,19 +236,19 @@ TEST_CASE("integer_conv depends neither on threads nor on the batch") {
     const IntegerConvSpec spec = draw_spec(draw);
     CAPTURE(describe(spec));
     const Array src = codes<uint8_t>(draw, spec.src, 0, 255);
-    const Array start = fresh_dst(spec, draw);
+    const Array start = fresh_dst(spec, draw), skip = separate_skip(spec, draw);
     Array one = start.clone(), two = start.clone(), other = start.clone(), aside = start.clone();
     set_threads(1);
-    IntegerConv(spec).run(src, one);
+    IntegerConv(spec).run(src, one, skip);
     set_threads(2);
     const IntegerConv conv(spec);
-    conv.run(src, two);
+    conv.run(src, two, skip);
     set_threads(1);
-    conv.run(src, other);  // made for two threads, run by one
+    conv.run(src, other, skip);  // made for two threads, run by one
     set_threads(before);
-    std::thread worker([&] { conv.run(src, aside); });
+    std::thread worker([&] { conv.run(src, aside, skip); });
     Array meanwhile = start.clone();
-    conv.run(src, meanwhile);
+    conv.run(src, meanwhile, skip);
     worker.join();
     CHECK(same_bits(one, two));
     CHECK(same_bits(one, other));
@@ -217,7 +258,7 @@ TEST_CASE("integer_conv depends neither on threads nor on the batch") {
     IntegerConvSpec single = spec;
     single.src[0] = 1;
     Array first = start.slice(0, 1).clone();
-    IntegerConv(single).run(src.slice(0, 1), first);
+    IntegerConv(single).run(src.slice(0, 1), first, skip.has_value() ? skip.slice(0, 1) : skip);
     CHECK(same_bits(first, one.slice(0, 1)));
   }
 }
@@ -277,7 +318,9 @@ TEST_CASE("integer_conv says what is wrong") {
   CHECK(has(message([](auto& s) { s.m = Array::full({3}, NAN); }), "m: got nan in channel 0"));
   CHECK(has(message([](auto& s) { s.src_zero_point = 256; }), "src_zero_point: got 256"));
   CHECK(has(message([](auto& s) { s.lo = 20, s.hi = 10; }), "range: got 20 to 10"));
-  CHECK(has(message([](auto& s) { s.skip = true, s.requantise = false; }), "skip: got a result in f32"));
+  CHECK(has(message([](auto& s) { s.skip = true, s.skip_ratio = NAN; }), "skip: got the ratio nan"));
+  CHECK(has(message([](auto& s) { s.float_skip = true; }), "float_skip: got a result in codes"));
+  CHECK(has(message([](auto& s) { s.low = 1, s.high = 0; }), "range: got 1 to 0"));
   CHECK(has(message([](auto& s) { s.src = {1, 4, 4, 3}; }), "expected ic / groups = 3"));
 
   const IntegerConv conv(good);

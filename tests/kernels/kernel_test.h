@@ -60,7 +60,7 @@ template <class Body>
 void for_every_isa(const Body& body) {
   using simd::Isa;
   const auto before = simd::isa();
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_vnni}) {
     if (!simd::table_of(isa)) continue;
     CAPTURE(text(simd::name_of(isa)));
     simd::use_isa(isa);

@@ -1,16 +1,20 @@
 // Lowering, the integer runtime, its oracle and its file.
 #include <doctest/doctest.h>
+#include <malloc.h>
 
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <optional>
 #include <thread>
 
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
 #include "../../data/formats/file.h"
+#include "../../kernels/allocator.h"
 #include "../../kernels/threads.h"
 #include "../../nn/model.h"
 #include "../../quant/integer/model_file.h"
@@ -18,9 +22,11 @@
 #include "../../quant/integer/session.h"
 #include "../../quant/lower.h"
 #include "../../quant/sites.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::quant;
+
 namespace integer = stairgrad::quant::integer;
 
 namespace {
@@ -94,6 +100,9 @@ const std::vector<Case> cases = {
     {"resnet8", "dsq", 4, 8, Skip::u8, Ends::eight, "channel"},
     {"resnet20", "dsq", 7, 7, Skip::shared, Ends::same},
     {"resnet8", "dsq", 1, 2, Skip::u8, Ends::same},
+    {"resnet8", "lsq", 4, 4, Skip::floating, Ends::eight},
+    {"resnet8", "dsq", 1, 1, Skip::u8, Ends::eight, "layer", 0.5, {false, false, 1e-5, nn::Activation::hardtanh}},
+    {"resnet8b", "binary", 1, 1, Skip::u8, Ends::eight, "channel", 0.5, {false, false, 1e-5, nn::Activation::hardtanh}},
 };
 
 // The other families: bottlenecks, max pools, depthwise and grouped convolutions, ReLU6, skips without ReLU,
@@ -110,6 +119,8 @@ const std::vector<Case> families = {
     {"mnasnet1_0", "lsq", 6, 8, Skip::u8, Ends::eight, "layer", 0.25},
     {"mobilenet_v2", "lsq", 8, 8, Skip::u8, Ends::same, "channel", 0.25, {true, true}, 32},
     {"resnet18", "dsq", 4, 4, Skip::u8, Ends::eight, "layer", 0.125, {true}},
+    {"resnet18", "dsq", 4, 4, Skip::floating, Ends::eight, "layer", 0.125},
+    {"mobilenet_v2", "lsq", 8, 6, Skip::floating, Ends::same, "channel", 0.25},
 };
 
 std::vector<Case> all_cases() {
@@ -247,10 +258,205 @@ TEST_CASE("a flattened map may be quantized again before the fully connected lay
   }
 }
 
+TEST_CASE("whatever is made of the library's ops is lowered, and equals the float graph but for roundings") {
+  // A site for each place; weights of 8 bits.
+  struct Sites {
+    std::map<std::string, std::shared_ptr<Quantizer>> quantizers;
+    Tensor operator()(const Tensor& x, const std::string& name, int bits = 8) {
+      auto& q = quantizers[name];
+      if (!q) q = make_quantizer("lsq", {.bits = bits});
+      return (*q)(x).value;
+    }
+    Tensor conv(const Tensor& x, const std::string& name, const Shape& weights,
+                const Conv2dOptions& options = {}) {
+      auto& q = quantizers[name];
+      if (!q) q = make_quantizer("lsq", {.bits = 8, .weight = true});
+      auto& w = tensors[name];
+      if (!w) w = Tensor::leaf(random_normal(weights, Philox(21, tensors.size()), 0.3));
+      const Scope scope(name);
+      return conv2d(x, (*q)(*w).value, options);
+    }
+    std::map<std::string, std::optional<Tensor>> tensors;
+  };
+  using Graph = std::function<Tensor(Sites&, const Tensor&)>;
+  const Conv2dOptions same = Conv2dOptions::with(1, 1);
+  const auto head = [](Sites& s, const Tensor& x) {
+    return s.conv(s(x, "last"), "head", {3, x.dim(1), x.dim(2), x.dim(3)});
+  };
+  const std::vector<std::pair<std::string, Graph>> graphs = {
+      {"joined branches that share a quantizer",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = relu(s.conv(x, "a", {4, 3, 3, 3}, same)), b = s.conv(x, "b", {6, 1, 1, 3});
+         return head(s, relu(s.conv(s(concat({a, b}, 3), "joined", 5), "c", {4, 3, 3, 10}, same)));
+       }},
+      {"joined tensors on one grid, then batch norm of what is stored",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = s(relu(s.conv(x, "a", {3, 3, 3, 3}, same)), "site");
+         const Tensor both = concat({a, max_pool2d(a, Pool2dOptions::with(3, 1, 1))}, 3);
+         const Tensor scale = Tensor::leaf(Array::of<float>({1, -2, 0.5f, 0, 1, 3})),
+                      shift = Tensor::leaf(Array::of<float>({0.3f, 0, -1, 0.5f, 1, 0}));
+         return head(
+             s, relu(batch_norm_eval(both, scale, shift, shift.detach(), Tensor(Array::full({6}, 0.7)))));
+       }},
+      {"average pools with padding, before and after a layer",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a =
+             s(avg_pool2d(s(s.conv(x, "a", {4, 3, 3, 3}, same), "signed"), Pool2dOptions::with(3, 2, 1)),
+               "pooled");
+         return head(s, avg_pool2d(relu(s.conv(a, "b", {5, 1, 1, 4})), {{1, 2}, {1, 2}}));
+       }},
+      {"a sum of two stored tensors, limited and scaled",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = s(relu(s.conv(x, "a", {4, 3, 3, 3}, same)), "a.out"),
+                      b = s(s.conv(x, "b", {4, 1, 1, 3}), "b.out");
+         return head(s, hardtanh(s(a + b, "sum") * 1.5 + 0.1, -0.5, 2));
+       }},
+      {"a float skip, twice, and floats that are pooled",
+       [&](Sites& s, const Tensor& x) {
+         Tensor y = max_pool2d(relu(s.conv(x, "a", {4, 3, 3, 3}, same)), Pool2dOptions::with(2, 2));
+         y = relu(s.conv(s(y, "y1", 4), "b", {4, 3, 3, 4}, same) + y);
+         y = relu6(y + s.conv(s(y, "y2", 4), "c", {4, 3, 3, 4}, same));
+         const Tensor flat = global_avg_pool(y);
+         return s.conv(s(flat, "flat"), "d", {3, 1, 1, 4});
+       }},
+      {"dilated, grouped and one-sided convolutions that end in a map of codes",
+       [&](Sites& s, const Tensor& x) {
+         Tensor y = s(relu(s.conv(x, "a", {6, 2, 3, 3}, {{1, 1}, {1, 0, 2, 2}, {1, 2}, 1})), "a.out", 3);
+         y = s.conv(y, "b", {12, 3, 3, 2}, {{2, 1}, {0, 1, 1, 1}, {1, 1}, 3});
+         return s(y, "b.out", 6);
+       }},
+      {"a layer that is read before and after its activation",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = s.conv(x, "a", {4, 3, 3, 3}, same);
+         return head(s, s(a, "raw") + s.conv(s(relu(a), "active"), "b", {4, 1, 1, 4}));
+       }},
+  };
+  for (const auto& [name, graph] : graphs) {
+    CAPTURE(name);
+    Sites sites;
+    const auto run = [&](const Tensors& in) { return graph(sites, sites(in[0], "images")); };
+    const Array images = images_of({4, 6, 6, 3}, 11);
+    const NoGrad no_grad;
+    run({images});
+    const Array expected = run({images}).value();
+    const integer::Model lowered = lower(trace(run, {Array::zeros({1, 6, 6, 3})}));
+    integer::Session session(lowered, 4, /*keep_values=*/true);
+    const Array logits = session.run(images).clone();
+    const Arrays values = integer::evaluate(lowered, images);
+    for (size_t v = 0; v < values.size(); ++v) {
+      CAPTURE(lowered.values[v].name);
+      CHECK(same_bytes(session.value(static_cast<int>(v)), values[v]));
+    }
+    integer::Session planned(lowered, 4);
+    CHECK(same_bytes(planned.run(images), logits));
+    double off = 0, largest = 0;
+    for (int64_t i = 0; i < logits.size(); ++i) {
+      largest = std::max<double>(largest, std::abs(expected.data<float>()[i]));
+      off = std::max<double>(off, std::abs(logits.data<float>()[i] - expected.data<float>()[i]));
+    }
+    CHECK(largest > 0.1);
+    CHECK(off < 0.05 * largest);
+    for (const integer::Value& v : lowered.values)
+      CHECK((v.codes || !v.note.empty() || v.name == "images" || v.name == "logits"));
+  }
+}
+
+TEST_CASE("images of one batch may take different bit widths, each as if it ran alone") {
+  integer::Model model = quantized({"resnet8", "lsq", 4, 4, Skip::u8, Ends::eight}).lowered;
+  // Every remapped site gets grids of 2, 4 and 6 bits instead of its one of 4.
+  int choice = 0;
+  for (integer::Layer& layer : model.layers) {
+    auto* remap = std::get_if<integer::Remap>(&layer);
+    if (!remap) continue;
+    integer::Value& value = model.values[static_cast<size_t>(remap->dst)];
+    const std::vector<integer::Remap::Table> given = std::exchange(remap->tables, {});
+    const Grid site = model.values[static_cast<size_t>(remap->src)].grid;
+    value.choice = choice++;
+    for (const int bits : {4, 2, 6}) {
+      const Grid grid = bits == 4 ? value.grid
+                                  : Grid{value.grid.scale * 15 / static_cast<float>((1 << bits) - 1),
+                                         static_cast<float>(bits), 0, (1 << bits) - 1};
+      value.alternatives.push_back({bits, grid});
+      integer::Remap::Table table;
+      for (int code = 0; code < 256; ++code)
+        table[static_cast<size_t>(code)] = static_cast<uint8_t>(grid::encode(grid::decode(code, site), grid));
+      remap->tables.push_back(bits == 4 ? given[0] : table);
+    }
+    for (integer::Layer& reader : model.layers) {
+      auto* conv = std::get_if<integer::Convolution>(&reader);
+      if (!conv || conv->src != remap->dst) continue;
+      const int64_t channels = conv->m.size();
+      Array b({3, channels}), m({3, channels});
+      for (int64_t i = 0; i < 3 * channels; ++i) {
+        const Grid& grid = value.alternatives[static_cast<size_t>(i / channels)].grid;
+        m.data<float>()[i] = conv->m.data<float>()[i % channels] * grid.scale / value.grid.scale;
+        b.data<float>()[i] = conv->b.data<float>()[i % channels] + static_cast<float>(i / channels);
+      }
+      conv->b = b;
+      conv->m = m;
+    }
+  }
+  REQUIRE(choice == 3);
+  const Folder folder;
+  const std::string path = folder / "alternatives.safetensors";
+  integer::save(model, path);
+  const integer::Model loaded = integer::load(path);
+  const int64_t n = 7;
+  const Array images = images_of({n, 12, 12, 3}, 4);
+  Array choices({n, choice}, DType::u8);
+  for (int64_t i = 0; i < choices.size(); ++i)
+    choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
+  integer::Session together(loaded, n), kept(loaded, n, true), alone(loaded, 1);
+  const Array logits = together.run(images, choices).clone();
+  CHECK(same_bytes(kept.run(images, choices), logits));
+  const Arrays expected = integer::evaluate(loaded, images, choices);
+  for (size_t v = 0; v < expected.size(); ++v)
+    CHECK(same_bytes(kept.value(static_cast<int>(v)), expected[v]));
+  for (int64_t i = 0; i < n; ++i)
+    CHECK(same_bytes(alone.run(images.slice(i, 1), choices.slice(i, 1)), logits.slice(i, 1)));
+  CHECK_FALSE(same_bytes(together.run(images), logits));
+  CHECK(same_bytes(together.run(images, Array::zeros({n, choice}, DType::u8)), together.run(images).clone()));
+
+  // BOPs follow the choice.
+  const std::vector<int> four(static_cast<size_t>(choice), 0), two(static_cast<size_t>(choice), 1);
+  const int64_t dear = integer::bops(loaded, four), cheap = integer::bops(loaded, two);
+  CHECK(integer::bops(loaded) == dear);
+  int64_t dynamic = 0;
+  for (const integer::Layer& layer : loaded.layers)
+    if (const auto* c = std::get_if<integer::Convolution>(&layer))
+      if (!loaded.values[static_cast<size_t>(c->src)].alternatives.empty())
+        dynamic += loaded.values[static_cast<size_t>(c->dst)].shape.size() * c->weights.size() /
+                   c->weights.dim(0) * c->weight_bits;
+  CHECK(dear - cheap == 2 * dynamic);
+
+  choices.data<uint8_t>()[3] = 3;
+  CHECK_THROWS_WITH_AS(together.run(images, choices), doctest::Contains("3 alternatives"), argument_error);
+  CHECK_THROWS_WITH_AS(together.run(images, choices.slice(0, 2)), doctest::Contains("[session] choices"),
+                       argument_error);
+}
+
+TEST_CASE("a run allocates nothing") {
+  for (const Case& c : {cases[0], families[0], families[4], families[11]}) {
+    const integer::Model lowered = quantized(c).lowered;
+    for (const int64_t batch : {1, 6}) {
+      integer::Session session(lowered, batch);
+      const Array images = images_of({batch, c.size, c.size, 3});
+      session.run(images);
+      const auto before = mallinfo2();
+      reset_peak();
+      const MemoryStats blocks = memory_stats();
+      for (int i = 0; i < 10; ++i) session.run(images);
+      CHECK(memory_stats().peak == blocks.in_use);
+      CHECK(mallinfo2().uordblks == before.uordblks);
+    }
+  }
+}
+
 TEST_CASE("each layer, fed the codes of the integer run, gives the codes of the float graph but for ties") {
   // What lower() folds (batch norm, bias, scales, zero points) is checked here one layer at a time, in
   // double.
   for (const Case& c : cases) {
+    if (c.skip == Skip::floating) continue;  // there the codes are made by a layer of their own
     CAPTURE(c.model);
     CAPTURE(c.quantizer);
     const Deployed q = quantized(c);
@@ -327,7 +533,6 @@ TEST_CASE("what has no integer form is refused by name") {
       CHECK(std::string(error.what()).find(words) != std::string::npos);
     }
   };
-  refuses({"resnet8", "dsq", 4, 4, Skip::floating, Ends::eight}, "give it a site");
   refuses({"resnet8", "dsq", 4, 4, Skip::u8, Ends::floating}, "no quantizer put it on a grid");
   refuses({"resnet8", "dsq", 32, 4, Skip::u8, Ends::eight}, "weights are not quantized");
 
@@ -424,7 +629,7 @@ TEST_CASE("validate() names what does not hang together") {
   refuses([&](integer::Model& m) { conv(m).hi = 300; }, "code range");
   refuses([&](integer::Model& m) { conv(m).options.padding = {9, 1, 1, 1}; }, "more than the kernel reaches");
   refuses([](integer::Model& m) { m.output = m.input; }, "same value");
-  refuses([&](integer::Model& m) { codes(m).codes = false; }, "all others codes");
+  refuses([&](integer::Model& m) { codes(m).codes = false; }, "reads floats, expected codes");
   refuses([&](integer::Model& m) { codes(m).bits = 2; }, "codes of 2 bits");
   refuses([&](integer::Model& m) { conv(m).options.stride = {2, 2}; }, "gives");
 }
