@@ -34,6 +34,14 @@ ROWS = [
      '--model resnet18_cifar --batch 128 --dtype f32', '--attribution layer3.1', '--attribution layer3'),
     ('Grad-CAM loss at layer3, ResNet-18 (CIFAR stem), batch 128, bf16',
      '--model resnet18_cifar --batch 128 --dtype bf16', '--attribution layer3.1', '--attribution layer3'),
+    ('ResNet-20, 4/4 LSQ, batch 128, f32', '--model resnet20 --batch 128 --dtype f32 --quantizer lsq',
+     '--wbits 4 --abits 4', '--bits 4'),
+    ('ResNet-20, 4/4 LSQ, batch 128, bf16', '--model resnet20 --batch 128 --dtype bf16 --quantizer lsq',
+     '--wbits 4 --abits 4 --integer-forward', '--bits 4'),
+    ('ResNet-20, 4/4 DSQ, batch 128, f32', '--model resnet20 --batch 128 --dtype f32 --quantizer dsq',
+     '--wbits 4 --abits 4', '--bits 4'),
+    ('ResNet-20, 4/4 DSQ, batch 128, bf16', '--model resnet20 --batch 128 --dtype bf16 --quantizer dsq',
+     '--wbits 4 --abits 4 --integer-forward', '--bits 4'),
 ]
 
 # PyTorch gives memory back to the system at every step; this keeps it.
@@ -80,7 +88,7 @@ def main():
             for _ in range(o.rounds):
                 theirs.append(run([*shlex.split(o.python), o.script, *both.split(), *other.split(), *common],
                                   OMP_NUM_THREADS=str(o.threads), **KEEP_MEMORY))
-                ours.append(run([o.build + '/examples/bench', 'train', *both.split(), *own.split(), *common, '--json']))
+                ours.append(run([o.build + '/examples/bench', 'qat' if '--quantizer' in both else 'train', *both.split(), *own.split(), *common, '--json']))
             a, b = summary(theirs), summary(ours)
             print(f'| {name} | {a["text"]} | {b["text"]} | {b["rate"] / a["rate"]:.2f} | '
                   f'{a["memory"]:.0f} / {b["memory"]:.0f} | {a["first"]:.0f} / {b["first"]:.0f} |', flush=True)

@@ -20,6 +20,8 @@ import sys
 import torch
 from torch.nn import functional
 
+import quantizers
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / 'golden'))
 
 
@@ -33,6 +35,8 @@ def options():
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--seconds', type=float, default=10)
     parser.add_argument('--attribution', default='', help='a loss on the Grad-CAM after this stage, such as layer3')
+    parser.add_argument('--quantizer', choices=['', 'lsq', 'dsq'], default='', help='trains with quantizers of --bits')
+    parser.add_argument('--bits', type=int, default=4)
     return parser.parse_args()
 
 
@@ -42,6 +46,8 @@ def main():
     torch.set_num_threads(o.threads)
     torch.manual_seed(0)
     network = next(make for name, width, _, _, _, make in zoo.NETWORKS if name == o.model and width == 1)(o.classes)
+    if o.quantizer:
+        quantizers.quantize(network, o.quantizer, o.bits)
     network = network.train().to(memory_format=torch.channels_last)
     images = torch.randn(o.batch, 3, o.size, o.size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(o.batch) % o.classes

@@ -490,8 +490,10 @@ TEST_CASE("each layer, fed the codes of the integer run, gives the codes of the 
         const double normal =
             (y.data<double>()[i] - at("running_mean")) / std::sqrt(at("running_var") + 1e-5) * at("weight") +
             at("bias");
-        const double t = std::max(0.0, normal) / dst.grid.scale + dst.grid.zero_point;
-        const double nearest = std::nearbyint(std::min(t, static_cast<double>(dst.grid.hi)));
+        const bool hardtanh = c.style.activation == nn::Activation::hardtanh;
+        const double active = hardtanh ? std::clamp(normal, -1.0, 1.0) : std::max(0.0, normal);
+        const double t = active / dst.grid.scale + dst.grid.zero_point;
+        const double nearest = std::nearbyint(std::clamp(t, 0.0, static_cast<double>(dst.grid.hi)));
         const bool tie = std::abs(std::abs(t - std::floor(t)) - 0.5) < 1e-4;
         off += !tie && nearest != codes.data<uint8_t>()[i];
         ++total;
