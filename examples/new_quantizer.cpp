@@ -2,8 +2,8 @@
 //
 //   build/examples/new_quantizer
 //
-// trains ResNet-8 with 4-bit weights and activations for one epoch of Fashion-MNIST, from scratch, in about 20
-// seconds of one core; expect 86.7 % of the test pictures, in floats as in integers.
+// trains ResNet-8 with 4-bit weights and activations for one epoch of Fashion-MNIST, from scratch, in about
+// 20 seconds of one core; expect 86.7 % of the test pictures, in floats as in integers.
 //
 // The gradient of its staircase is a parabola on each step, instead of the straight-through estimator's 1:
 //
@@ -11,11 +11,18 @@
 //
 // so that dy/dx is 1 + 2 bend at a threshold, 1 - bend on a level, and 1 on average. c runs from -1/2 to 1/2:
 // the pieces join. The step s is learned.
-#include <stairgrad/stairgrad.h>
-
 #include <algorithm>
 #include <cmath>
 #include <iostream>
+
+// Elsewhere than in this tree: #include <stairgrad/stairgrad.h>
+#include "../autograd/grad.h"
+#include "../autograd/ops.h"
+#include "../data/loader.h"
+#include "../nn/optimiser.h"
+#include "../quant/integer/session.h"
+#include "../quant/lower.h"
+#include "../quant/sites.h"
 
 namespace sg = stairgrad;
 namespace quant = stairgrad::quant;
