@@ -9,7 +9,7 @@ namespace {
 int bits_of(const Tensor& t) {
   const Node* node = t.node().get();
   if (!node || !node->op) return 32;
-  if (const auto* op = dynamic_cast<const QuantizeOp*>(node->op.get())) return grid::bits(op->grids[0]);
+  if (const auto* op = dynamic_cast<const QuantizeOp*>(node->op.get())) return op->bits();
   const std::string_view name = node->op->name();
   const bool moves = name == "reshape" || name == "slice" || name == "pad" || name == "max_pool2d";
   return moves ? bits_of(node->inputs[0]) : 32;

@@ -71,6 +71,19 @@ class Lowering {
     return !op_of(t) && t.value().has_value() && key(t) != key(trace_.inputs[0]);
   }
 
+  // The value of a tensor that is made of parameters alone, such as weights that their quantizer transforms.
+  std::optional<Array> constant(const Tensor& t) const {
+    if (is_parameter(t)) return t.value();
+    if (!op_of(t) || as<QuantizeOp>(t)) return {};
+    Arrays inputs;
+    for (const Tensor& input : t.node()->inputs) {
+      const std::optional<Array> value = constant(input);
+      if (!value) return {};
+      inputs.push_back(*value);
+    }
+    return op_of(t)->forward(inputs)[static_cast<size_t>(t.output_index())];
+  }
+
   void count_readers() {
     for (const auto& node : trace_.nodes)
       for (const Tensor& input : node->inputs)
@@ -123,7 +136,12 @@ class Lowering {
   }
 
   // Codes of activations run from 0.
+  static void check_uniform(const Tensor& t, const QuantizeOp& op) {
+    if (op.grids.empty()) refuse(t, "its levels are not equally spaced; train with another quantizer");
+  }
+
   static Grid unsigned_grid(const Tensor& t, const QuantizeOp& op) {
+    check_uniform(t, op);
     if (op.grids.size() != 1) refuse(t, "activations have one grid for each channel; use one for the tensor");
     Grid g = op.grids[0];
     g.zero_point -= static_cast<float>(g.lo);
@@ -287,7 +305,7 @@ class Lowering {
   }
 
   bool is_on_grid(const Tensor& t) const {
-    if (as<QuantizeOp>(t)) return !is_parameter(input_of(t));
+    if (as<QuantizeOp>(t)) return !constant(input_of(t));
     if (as<ConcatOp>(t)) {
       const auto& parts = t.node()->inputs;
       return std::all_of(parts.begin(), parts.end(),
@@ -462,11 +480,12 @@ class Lowering {
   Weights weights_of(const Chain& chain, const Shape& image) const {
     const Tensor& w = input_of(chain.layer, 1);
     const auto* op = as<QuantizeOp>(w);
-    if (!op || !is_parameter(input_of(w)))
-      refuse(chain.layer, "its weights are not quantized; give the layer w_bits of 8 or less");
-    const Quantized q{fake_quantize(input_of(w).value(), op->grids), op->grids};
+    const std::optional<Array> values = op ? constant(input_of(w)) : std::nullopt;
+    if (!values) refuse(chain.layer, "its weights are not quantized; give the layer w_bits of 8 or less");
+    check_uniform(w, *op);
+    const Quantized q{fake_quantize(*values, op->grids), op->grids};
     Weights result;
-    result.bits = grid::bits(op->grids[0]);
+    result.bits = op->bits();
     const Array integers = q.integers(), unit = q.unit();
     const int64_t channels = integers.dim(0);
     for (int64_t c = 0; c < channels; ++c)

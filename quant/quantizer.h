@@ -128,13 +128,16 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
 /// The setting "scale" of quantizers that scale their gradients; `first` holds if it is not given.
 SettingRule gradient_scale_rule(const std::string& first = "image");
 
-/// Base of the quantizers' ops: y = decode(encode(x)) on the grids; the gradient is the subclass's.
+/// Base of the quantizers' ops: y = decode(encode(x)) on the grids; the gradient is the subclass's. Without
+/// grids, for levels that are not equally spaced, so are forward() and bits().
 struct QuantizeOp : Op {
   Grids grids;
   bool codes = false;  ///< y has the form Quantized::codes
 
   explicit QuantizeOp(Grids grids) : grids(std::move(grids)) {}
   Arrays forward(const Arrays& in) const override;
+  /// Of the codes.
+  virtual int bits() const { return grid::bits(grids[0]); }
   bool mixed_types() const override { return true; }
 };
 

@@ -155,13 +155,14 @@ class Apot final : public Quantizer {
   Array& min_alpha_;
 };
 
-struct ApotOp final : Op {
+struct ApotOp final : QuantizeOp {
   std::shared_ptr<const Apot> quantizer;
   double scale;  // of the gradient of alpha
 
   ApotOp(std::shared_ptr<const Apot> quantizer, double scale)
-      : quantizer(std::move(quantizer)), scale(scale) {}
+      : QuantizeOp({}), quantizer(std::move(quantizer)), scale(scale) {}
   std::string_view name() const override { return "apot"; }
+  int bits() const override { return quantizer->options().bits; }
   Arrays forward(const Arrays& in) const override {
     return {cast(quantizer->nearest(in[0], in[1], true), in[0].dtype())};
   }
@@ -174,7 +175,6 @@ struct ApotOp final : Op {
     return {cast(u * at.inside, x.dtype()), reshape(sums, alpha.shape()) * scale};
   }
   Saved saved() const override { return {.inputs = {0, 1}}; }
-  bool mixed_types() const override { return true; }
 };
 
 Tensor Apot::apply(const Tensors& in) const {
