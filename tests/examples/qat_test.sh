@@ -49,7 +49,7 @@ assert 0 <= conv["weight"]["oscillating"] <= 1 and conv["input"]["low"] == 0
 PYTHON
 check 'and their charts' grep -q 'Mean alpha' whole/report.html
 
-qat "${start[@]}" --out stopped >stopped.log 2>&1 &
+"$build/examples/qat" "${common[@]}" "${start[@]}" --out stopped >stopped.log 2>&1 &
 until grep -q '"epoch":3' stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
 kill -INT $!
 wait $!
@@ -62,8 +62,8 @@ check 'with the same trajectories' cmp <(grep sites stopped/metrics.jsonl) <(gre
 check 'a saved network is measured again' qat --init whole/model.safetensors --epochs 0 --out again
 check 'with the same accuracy' [ "$(figure whole/result.json accuracy.fake_quant)" = "$(figure again/result.json accuracy.fake_quant)" ]
 check 'and lowered to the same integers' cmp again/integer.safetensors whole/integer.safetensors
-check 'a skip in floats trains, and says why it is not deployed' qat --init float/model.safetensors --skip float --epochs 1 --out skip
-check 'with the layer named' grep -q '"deployed": ".*layer' skip/result.json
+check 'ends in floats train, and it is said why they are not deployed' qat --init float/model.safetensors --ends float --epochs 1 --out ends
+check 'with the op named' grep -q '"deployed": "\[lower\]' ends/result.json
 
 refused 'a quantized network to train' 'holds a quantized network' qat "${common[@]}" --init whole/model.safetensors --epochs 1 --out no
 refused 'an unknown quantizer' 'quantizer.*dsqq' qat "${common[@]}" --quantizer dsqq --epochs 1 --out no
@@ -82,7 +82,7 @@ cat >few.json <<'JSON'
 JSON
 table() { "$build/examples/table" few.json --out work "$@"; }
 check 'a list of what is missing' [ "$(table --list | grep -c '^missing')" = 4 ]
-table >killed.log 2>&1 &
+"$build/examples/table" few.json --out work >killed.log 2>&1 &
 until [ -s few/4-4_lsq-seed0.json ] || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
 kill -KILL $!
 wait $! 2>/dev/null
