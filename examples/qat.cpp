@@ -126,7 +126,7 @@ class Qat {
     } else {
       sites_ = s_.quantization.attach(*task_.model, policy_);
       if (saved_policy_)
-        nn::load_weights(init_file(), *task_.model);
+        nn::load_weights(init_file(), *task_.model, /*partial=*/false, s_.task.not_finite());
       else
         calibrate(*task_.model, task_, s_.common.seed);
     }

@@ -110,12 +110,11 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
       {"dataset", options.dataset}, {"normalisation", norm}, {"classes", join_lines(task.test.class_names)}};
   task.model = nn::make_model(options.model, task.info.options);
   if (options.init.empty() || options.init_partial) nn::initialise(*task.model, seed);
-  const auto not_finite = options.accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse;
   if (!options.import.empty())
-    task.not_loaded =
-        nn::import_weights(options.import, options.init, *task.model, options.init_partial, not_finite);
+    task.not_loaded = nn::import_weights(options.import, options.init, *task.model, options.init_partial,
+                                         options.not_finite());
   else if (!options.init.empty())
-    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial, not_finite);
+    task.not_loaded = nn::load_weights(options.init, *task.model, options.init_partial, options.not_finite());
   return task;
 }
 

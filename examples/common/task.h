@@ -14,18 +14,19 @@ namespace stairgrad::examples {
 /// Which network, which data.
 struct TaskOptions {
   std::string model = "resnet20", dataset = "cifar10";
-  std::string init = {};      ///< model file to start from
-  bool init_partial = false;  ///< of --init take what fits; the rest gets initial values
-  bool accept_nan = false;    ///< of --init take weights that are NaN or infinite too
-  std::string import = {};    ///< recipe that --init is read by; empty: it is a file of ours
-  std::string norm = {};      ///< normalisation; empty: that of the model file, or else the data set's own
+  std::string init = {};        ///< model file to start from
+  bool init_partial = false;    ///< of --init take what fits; the rest gets initial values
+  bool accept_nan = false;      ///< of --init take weights that are NaN or infinite too
+  std::string import = {};      ///< recipe that --init is read by; empty: it is a file of ours
+  std::string norm = {};        ///< normalisation; empty: that of the model file, or else the data set's own
   std::string activation = {};  ///< relu or hardtanh; empty: that of the model file, or else relu
-  double width = 1;           ///< multiplies the channels of the network
-  int64_t size = 0;           ///< pictures are cut to squares of so many pixels; 0: they stay as they are
-  int64_t limit = 0;          ///< use so many training and test pictures only; 0: all
-  bool validate = false;      ///< hold out a part of the training pictures and never look at the test set
+  double width = 1;             ///< multiplies the channels of the network
+  int64_t size = 0;             ///< pictures are cut to squares of so many pixels; 0: they stay as they are
+  int64_t limit = 0;            ///< use so many training and test pictures only; 0: all
+  bool validate = false;        ///< hold out a part of the training pictures and never look at the test set
 
   void add_to(Options& options);
+  nn::NotFinite not_finite() const { return accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse; }
 };
 
 /// The network and the data, ready to be used.
