@@ -66,9 +66,9 @@ bool is_jpeg(ByteView bytes) { return bytes.size() >= 2 && bytes[0] == 0xff && b
 /// What a PNG file says about its colours.
 struct PngColours {
   int depth = 0, type = 0;
-  ByteView palette;                    // red, green, blue of each entry
-  uint64_t type_at = 0;                // where the file holds the type
-  std::vector<uint64_t> transparency;  // where the names of tRNS chunks are
+  ByteView palette;              // red, green, blue of each entry
+  uint64_t type_at = 0;          // where the file holds the type
+  std::vector<uint64_t> hidden;  // where the names of chunks are that stb must not see
 
   bool paletted() const { return type == 3; }
 };
@@ -97,19 +97,23 @@ PngColours check_png(ByteView bytes, const std::string& path) {
         throw format_error(path, start, "got a second palette, or one that is not 1 to 256 colours");
       colours.palette = content;
     }
-    if (name == "tRNS") colours.transparency.push_back(start + 4);
+    // A palette is not stb's business, and an empty IDAT at the start makes it copy nothing to a null
+    // pointer.
+    if ((name == "tRNS" && colours.paletted()) || (name == "IDAT" && content.empty()))
+      colours.hidden.push_back(start + 4);
     end = name == "IEND";
   }
   if (reader.left() > 0) reader.fail(reader.left(), " bytes follow the end of the PNG picture");
   return colours;
 }
 
-/// The file with its palette ignored: a grey picture of the indices. stb checks no index against the palette.
-Bytes as_indices(ByteView bytes, const PngColours& colours) {
-  Bytes grey(bytes.begin(), bytes.end());
-  grey[colours.type_at] = 0;
-  for (const uint64_t at : colours.transparency) std::ranges::copy("tEXt"sv, grey.begin() + ptrdiff_t(at));
-  return grey;
+/// The file as stb may read it. A palette is ignored, which gives a grey picture of the indices: stb checks
+/// no index against the palette.
+Bytes for_stb(ByteView bytes, const PngColours& colours) {
+  Bytes file(bytes.begin(), bytes.end());
+  if (colours.paletted()) file[colours.type_at] = 0;
+  for (const uint64_t at : colours.hidden) std::ranges::copy("tEXt"sv, file.begin() + ptrdiff_t(at));
+  return file;
 }
 
 void look_up(const stbi_uc* grey, const PngColours& colours, Array& image, const std::string& path) {
@@ -219,11 +223,11 @@ Array decode_image(ByteView bytes, const std::string& path, const ImageLimits& l
   constexpr uint64_t bytes_per_pixel = 64, fixed = uint64_t{8} << 20;
   stb_budget = bytes_per_pixel * static_cast<uint64_t>(w) * static_cast<uint64_t>(h) + fixed;
   const bool paletted = colours.paletted();
-  const Bytes indices = paletted ? as_indices(bytes, colours) : Bytes();
+  const Bytes changed = paletted || !colours.hidden.empty() ? for_stb(bytes, colours) : Bytes();
   JpegSource jpeg(bytes, scan_ends);
   const std::unique_ptr<stbi_uc, void (*)(void*)> pixels(
       is_jpeg(bytes) ? jpeg.load(w, h, stored)
-                     : stbi_load_from_memory(paletted ? indices.data() : bytes.data(), length, &w, &h,
+                     : stbi_load_from_memory(changed.empty() ? bytes.data() : changed.data(), length, &w, &h,
                                              &stored, paletted ? 1 : 3),
       std::free);
   if (!pixels) refuse(text("the picture cannot be decoded (", stbi_failure_reason(), ")"));

@@ -154,6 +154,12 @@ TEST_CASE("PNG and JPEG: truncation at every byte is refused") {
     CHECK(first_accepted_truncation(sample(name), decode) == -1);
 }
 
+TEST_CASE("PNG: empty chunks of pixels are allowed") {
+  CHECK(pixels(png(2, 1, 8, rgb, {0, 1, 2, 3, 4, 5, 6}, chunk("IDAT", {}))) == pixels(two_by_one()));
+  CHECK(contains(image_refusal(signature + header(2, 1, 8, rgb) + chunk("IDAT", {}) + chunk("IEND", {})),
+                 "cannot be decoded"));
+}
+
 TEST_CASE("PNG: an animation is its still picture") {
   const auto frame = [](uint8_t number) {  // 2 x 1 pixels, shown for a second
     return chunk("fcTL",
