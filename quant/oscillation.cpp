@@ -4,6 +4,7 @@
 
 #include "../autograd/ops.h"
 #include "../autograd/recorder.h"
+#include "../kernels/threads.h"
 
 namespace stairgrad::quant {
 namespace {
@@ -52,13 +53,15 @@ void OscillationCounter::update() {
     float *before = layer.integers.data<float>(), *direction = layer.direction.data<float>();
     float* frequency = layer.frequency.data<float>();
     const float* code = now.data<float>();
-    for (int64_t i = 0; i < now.size(); ++i) {
-      const float change = code[i] - before[i];  // NaN at the first update
-      const bool back = change * direction[i] < 0;
-      if (change != 0 && !std::isnan(change)) direction[i] = std::copysign(1.0f, change);
-      frequency[i] += momentum * (static_cast<float>(back) - frequency[i]);
-      before[i] = code[i];
-    }
+    parallel_for(now.size(), 4096, [=](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const float change = code[i] - before[i];  // NaN at the first update
+        const bool back = change * direction[i] < 0;
+        if (change != 0 && !std::isnan(change)) direction[i] = std::copysign(1.0f, change);
+        frequency[i] += momentum * (static_cast<float>(back) - frequency[i]);
+        before[i] = code[i];
+      }
+    });
   }
 }
 
@@ -89,8 +92,10 @@ Tensor dampening(const nn::Model& model, const Sites& sites) {
     if (site.role != nn::Tap::Role::weight) continue;
     const Tensor& weight = weights.at(site.name);
     const Quantized q = quantized(*site.quantizer, weight);
-    const Tensor low = ends(q.grids, false, weight.rank()), high = ends(q.grids, true, weight.rank());
-    total = total + sum(square(q.value - minimum(maximum(weight, low), high)));
+    Tensor latent = site.quantizer->transform(weight);
+    if (q.on_grid())  // beyond its ends nothing oscillates
+      latent = minimum(maximum(latent, ends(q.grids, false, weight.rank())), ends(q.grids, true, weight.rank()));
+    total = total + sum(square(q.value - latent));
   }
   return total;
 }

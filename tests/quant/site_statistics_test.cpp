@@ -1,6 +1,7 @@
 // What is measured of quantizers during training: errors by cause, and oscillating weights.
 #include "../../quant/site_statistics.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "../../autograd/grad.h"
@@ -17,9 +18,9 @@ struct Network {
   std::unique_ptr<nn::Model> model = nn::make_model("resnet8");
   std::shared_ptr<Sites> sites;
 
-  Network() {
+  explicit Network(const std::string& quantizer = "lsq") {
     nn::initialise(*model, 1);
-    sites = attach_sites(*model, uniform_policy(*model, {3, 3, "lsq", "layer"}));
+    sites = attach_sites(*model, uniform_policy(*model, {3, 3, quantizer, "layer"}));
     calibrate(*model, random_normal(model->input_shape(2), Philox(2)));
   }
   Tensor parameter(const std::string& name) const {
@@ -67,6 +68,33 @@ TEST_CASE("site_statistics: error, clipping and rounding as their definitions sa
     CHECK(s.saturated == doctest::Approx(saturated / static_cast<double>(w.size())));
     CHECK(s.learned.at("scale") == doctest::Approx(g.scale));
     CHECK(s.high == doctest::Approx(3 * g.scale));
+  }
+}
+
+TEST_CASE("site_statistics: what a quantizer puts on the grid is the transform of the weights; not all have a grid") {
+  for (const std::string quantizer : {"dorefa", "apot"}) {
+    CAPTURE(quantizer);
+    const Network n(quantizer);
+    const std::string name = "layer1.0.conv1.weight";
+    const std::shared_ptr<Quantizer> own = n.quantizer(name);
+    const Tensor w = n.parameter(name);
+    const std::vector<double> x = own->transform(w).value().to_vector(), y = (*own)(w).value.value().to_vector();
+    double energy = 0, error = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      energy += x[i] * x[i];
+      error += (y[i] - x[i]) * (y[i] - x[i]);
+    }
+    const Tensor dampened = dampening(*n.model, *n.sites);
+    CHECK(std::isfinite(dampened.item()));
+    CHECK(grad(dampened, w).shape() == w.shape());
+    for (const SiteStatistics& s :
+         site_statistics(*n.model, *n.sites, random_normal(n.model->input_shape(2), Philox(3)))) {
+      CHECK(s.low < s.high);
+      CHECK((s.error > 0 && s.error < 1));
+      if (s.name != name) continue;
+      CHECK(s.error == doctest::Approx(error / energy).epsilon(1e-5));
+      CHECK(s.high == doctest::Approx(*std::ranges::max_element(y)).epsilon(1e-5));
+    }
   }
 }
 
