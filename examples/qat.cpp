@@ -40,11 +40,6 @@ struct Settings {
   bool deploy = true, test_curve = false;
   Value values;
 
-  /// Whose accuracy the curve over the epochs shows.
-  std::string measured() const {
-    return task.validate ? "held-out" : test_curve ? "test" : "training (unchanged pictures)";
-  }
-
   void parse(int argc, char** argv) {
     Options options("qat", "Trains a network with quantizers in it, and lowers it to integers.",
                     {"qat --model resnet20 --init out/train/model.safetensors --wbits 2 --abits 2 "
@@ -96,23 +91,13 @@ std::vector<int> parse_stages(const std::string& words) {
   return bits;
 }
 
-/// Weights that decay, other parameters of the network, and those of the quantizers, which never decay: it
-/// would drive alpha to 0 and shrink ranges.
-std::vector<nn::ParameterGroup> groups_of(const nn::Model& model, double weight_decay, double quantizer_lr) {
-  std::vector<nn::ParameterGroup> groups = {{{}, 1, weight_decay}, {{}, 1, 0}, {{}, quantizer_lr, 0}};
-  for (const nn::NamedTensor& p : model.parameters()) {
-    const bool quantizer = p.name.starts_with("sites.");
-    groups[quantizer ? 2 : p.tensor.rank() < 2].parameters.push_back(p);
-  }
-  return groups;
-}
-
 class Qat {
  public:
   explicit Qat(Settings settings)
       : s_(std::move(settings)),
         saved_policy_(saved_policy()),
         task_(load_task(task_options(), s_.common.data, s_.common.seed)),
+        watched_(watched_pictures(s_.task, task_, s_.test_curve)),
         run_(s_.common.out, s_.common.resume) {
     run_.describe("qat", s_.values, s_.common.seed);
   }
@@ -185,6 +170,8 @@ class Qat {
   void train_last() { train("qat", policy_, s_.training); }
 
   Tensor loss_of(const Tensor& images, const data::Batch& batch) {
+    const double progress = steps_.item() / all_steps_;
+    sites_->set_progress(progress);
     const Tensor logits = cast((*task_.model)(images), DType::f32);
     Tensor loss = cross_entropy_of(logits, batch, s_.training.label_smoothing);
     if (teacher_) {
@@ -197,7 +184,7 @@ class Qat {
       loss = loss * (1 - s_.distill) + kl_divergence(logits, expected, t) * (s_.distill * t * t);
     }
     if (s_.dampen > 0) {
-      const double rise = (1 - std::cos(M_PI * steps_.item() / all_steps_)) / 2;
+      const double rise = (1 - std::cos(M_PI * progress)) / 2;
       loss = loss + quant::dampening(*task_.model, *sites_) * (s_.dampen * rise);
     }
     return loss;
@@ -207,7 +194,7 @@ class Qat {
     sites_ = s_.quantization.attach(*task_.model, policy);
     calibrate(*task_.model, task_, s_.common.seed);
     data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
-    nn::SGD optimiser(groups_of(*task_.model, options.weight_decay, s_.quantizer_lr), options.momentum,
+    nn::SGD optimiser(quantized_groups(*task_.model, *sites_, options.weight_decay, s_.quantizer_lr), options.momentum,
                       /*nesterov=*/true);
     oscillations_.emplace(*task_.model, *sites_);
     steps_ = Array::scalar(0, DType::f64);
@@ -238,13 +225,11 @@ class Qat {
       oscillations_->update();
       steps_.data<double>()[0] += 1;
     };
-    const bool use_test = s_.task.validate || s_.test_curve;
-    const data::Dataset measured = use_test ? task_.test : some_of(task_.train, task_.test.size());
-    job.measured = s_.measured();
+    job.measured = watched_.name;
     job.evaluate = [&] {
       const auto epoch = std::llround(steps_.item() / static_cast<double>(loader.batches()));
       note_sites(phase, epochs_ + epoch);
-      return evaluate(*task_.model, measured, task_.test_transform(), options.type());
+      return evaluate(*task_.model, watched_.pictures, task_.test_transform(), options.type());
     };
     const Stopwatch watch;
     examples::train(job, s_.common.resume);
@@ -393,8 +378,8 @@ class Qat {
     if (epochs_ > 0) {
       report.section("Training");
       report.curves("Loss", "epoch", "cross-entropy",
-                    {curve("training", "loss"), curve(s_.measured(), "measured_loss")});
-      report.curves("Accuracy", "epoch", "percent", {curve(s_.measured(), "accuracy")});
+                    {curve("training", "loss"), curve(watched_.name, "measured_loss")});
+      report.curves("Accuracy", "epoch", "percent", {curve(watched_.name, "accuracy")});
       report.section("Quantizers");
       show_trajectories(report);
     }
@@ -420,6 +405,7 @@ class Qat {
   Settings s_;
   std::optional<quant::Policy> saved_policy_;  // of --init, if that is a quantized network
   Task task_;
+  WatchedPictures watched_;
   RunDirectory run_;
   quant::Policy policy_;
   std::unique_ptr<nn::Model> teacher_;

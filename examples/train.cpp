@@ -25,11 +25,6 @@ struct Settings {
   bool test_curve = false;
   Value values;
 
-  /// Whose accuracy the curve over the epochs shows.
-  std::string measured() const {
-    return task.validate ? "held-out" : test_curve ? "test" : "training (unchanged pictures)";
-  }
-
   void parse(int argc, char** argv) {
     Options options(
         "train", "Trains a network of the zoo in floating point.",
@@ -60,7 +55,7 @@ struct Settings {
   }
 };
 
-void fit(const Settings& s, Task& task, RunDirectory& run) {
+void fit(const Settings& s, Task& task, const WatchedPictures& watched, RunDirectory& run) {
   data::Loader loader(task.train, task.training_transform(s.training), loader_options(s.training));
   nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum,
                     /*nesterov=*/true);
@@ -72,10 +67,10 @@ void fit(const Settings& s, Task& task, RunDirectory& run) {
                {"pictures", text(task.train.size())},
                {"init", s.task.init}};
   if (s.task.size > 0) job.notes["size"] = text(s.task.size);
-  const bool use_test = s.task.validate || s.test_curve;
-  const data::Dataset measured = use_test ? task.test : some_of(task.train, task.test.size());
-  job.measured = s.measured();
-  job.evaluate = [&] { return evaluate(*task.model, measured, task.test_transform(), s.training.type()); };
+  job.measured = watched.name;
+  job.evaluate = [&] {
+    return evaluate(*task.model, watched.pictures, task.test_transform(), s.training.type());
+  };
   const Stopwatch watch;
   train(job, s.common.resume);
   run.seconds("training", watch.seconds());
@@ -101,7 +96,8 @@ std::vector<Picture> attributed(Task& task, int64_t pictures, DType dtype) {
   return row;
 }
 
-void write_report(const Settings& s, Task& task, const Evaluated& result, const RunDirectory& run) {
+void write_report(const Settings& s, Task& task, const std::string& watched, const Evaluated& result,
+                  const RunDirectory& run) {
   Report report(
       text(s.task.model, " on ", s.task.dataset),
       text(percent(result.accuracy), " of ", count(result.images),
@@ -110,8 +106,8 @@ void write_report(const Settings& s, Task& task, const Evaluated& result, const 
     const auto accuracy = run.series("epoch", "accuracy"), measured = run.series("epoch", "measured_loss");
     report.section("Training");
     report.curves("Loss", "epoch", "cross-entropy",
-                  {{"training", loss.x, loss.y}, {s.measured(), measured.x, measured.y}});
-    report.curves("Accuracy", "epoch", "percent", {{s.measured(), accuracy.x, accuracy.y}});
+                  {{"training", loss.x, loss.y}, {watched, measured.x, measured.y}});
+    report.curves("Accuracy", "epoch", "percent", {{watched, accuracy.x, accuracy.y}});
   }
   report.section("Where it looks");
   report.pictures("Grad-CAM of the top class",
@@ -138,7 +134,8 @@ int main(int argc, char** argv) {
     if (s.task.init_partial)
       std::cout << "--init-partial: "
                 << (task.not_loaded.none() ? "everything fits" : task.not_loaded.str()) << "\n";
-    if (s.training.epochs > 0) fit(s, task, run);
+    const WatchedPictures watched = watched_pictures(s.task, task, s.test_curve);
+    if (s.training.epochs > 0) fit(s, task, watched, run);
 
     const Evaluated result = evaluate(*task.model, task.test, task.test_transform(), s.training.type());
     task.info.notes["accuracy"] = fixed(result.accuracy, 2);
@@ -147,7 +144,7 @@ int main(int argc, char** argv) {
     run.result().set("accuracy.float", result.accuracy);
     run.result().set("loss.test", result.loss);
     run.result().set("cost.params", task.model->parameter_count());
-    write_report(s, task, result, run);
+    write_report(s, task, watched.name, result, run);
     run.finish();
     std::cout << "accuracy " << percent(result.accuracy) << ", loss " << fixed(result.loss, 4) << ", on "
               << count(result.images) << " pictures; see " << run.file("report.html") << "\n";

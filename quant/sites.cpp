@@ -102,6 +102,10 @@ void Sites::project() {
   for (const Site& site : sites_) site.quantizer->project();
 }
 
+void Sites::set_progress(double share) {
+  for (const Site& site : sites_) site.quantizer->set_progress(share);
+}
+
 void Sites::set_arithmetic(nn::Model& model, nn::Arithmetic arithmetic) {
   std::map<std::string, std::shared_ptr<Quantizer>> by_name;
   for (const Site& site : sites_) by_name[site.name] = site.quantizer;
@@ -118,9 +122,9 @@ SiteVisitor::SiteVisitor(nn::Model& model, Visit visit) : model_(model), visit_(
   for (const nn::NamedTap& t : model.taps()) {
     if (!t.tap->hook) continue;
     original_[t.name] = t.tap->hook;
-    t.tap->hook = [this, name = t.name](const Tensor& x) {
-      const Quantized q = original_.at(name)(x);
-      visit_(name, x, q);
+    t.tap->hook = [this, t](const Tensor& x) {
+      const Quantized q = original_.at(t.name)(x);
+      visit_(t, x, q);
       return q;
     };
   }
@@ -132,8 +136,8 @@ SiteVisitor::~SiteVisitor() {
 }
 
 SiteRecorder::SiteRecorder(nn::Model& model)
-    : visitor_(model, [this](const std::string& site, const Tensor&, const Quantized& q) {
-        if (q.on_grid()) integers[site] = q.integers();
+    : visitor_(model, [this](const nn::NamedTap& site, const Tensor&, const Quantized& q) {
+        if (site.tap->role != nn::Tap::Role::weight && q.on_grid()) integers[site.name] = q.integers();
       }) {}
 
 }  // namespace stairgrad::quant

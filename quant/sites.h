@@ -26,6 +26,8 @@ class Sites : public nn::Module {
 
   /// After a step of the optimiser: parameters back to where their grids are defined.
   void project();
+  /// Before a step: how much of the training is done, 0 .. 1, for gradients that follow a schedule.
+  void set_progress(double share);
 
   /// What the layers of `model`, whose sites these are, multiply from now on. Integers, with exact sums, are for
   /// layers whose weights and input are both quantized; with bf16 images they are convolved as codes, which
@@ -53,7 +55,7 @@ void calibrate(nn::Model& model, const Array& images);
 /// While it lives, `visit` sees what every site of a model makes of a tensor. Leaves the sites as they were.
 class SiteVisitor {
  public:
-  using Visit = std::function<void(const std::string& site, const Tensor& x, const Quantized& q)>;
+  using Visit = std::function<void(const nn::NamedTap& site, const Tensor& x, const Quantized& q)>;
   SiteVisitor(nn::Model& model, Visit visit);
   ~SiteVisitor();
   SiteVisitor(const SiteVisitor&) = delete;
@@ -65,7 +67,8 @@ class SiteVisitor {
   std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
 };
 
-/// While it lives, keeps what every site of a model gave last: integers q (grid.h), by the name of the site.
+/// While it lives, keeps what every site of activations of a model gave last: integers q (grid.h), by the name of the
+/// site.
 class SiteRecorder {
  public:
   explicit SiteRecorder(nn::Model& model);

@@ -58,14 +58,11 @@ class TrainingStep {
  public:
   explicit TrainingStep(const Settings& s)
       : model_(s.network.make()),
-        optimiser_(decayed_groups(*model_, 5e-4), 0.9, /*nesterov=*/true),
         images_(s.network.images(*model_)),
-        labels_({s.network.batch}, DType::s32) {
-    if (s.quantized) {
-      sites_ = s.quantization.attach(*model_, s.quantization.policy_for(*model_));
-      quant::calibrate(*model_, cast(images_.value(), DType::f32));
-      optimiser_ = nn::SGD(decayed_groups(*model_, 5e-4), 0.9, /*nesterov=*/true);
-    }
+        labels_({s.network.batch}, DType::s32),
+        sites_(s.quantized ? quantized(s.quantization) : nullptr),
+        optimiser_(sites_ ? quantized_groups(*model_, *sites_, 5e-4) : decayed_groups(*model_, 5e-4), 0.9,
+                   /*nesterov=*/true) {
     if (!s.attribution.empty()) attend_to(s.attribution);
     for (int64_t i = 0; i < s.network.batch; ++i)
       labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.network.classes);
@@ -79,6 +76,12 @@ class TrainingStep {
   }
 
  private:
+  std::shared_ptr<quant::Sites> quantized(const QuantizationOptions& options) {
+    const auto sites = options.attach(*model_, options.policy_for(*model_));
+    quant::calibrate(*model_, cast(images_.value(), DType::f32));
+    return sites;
+  }
+
   // The Grad-CAM after this block joins the loss.
   void attend_to(const std::string& name) {
     const auto& blocks = model_->blocks();
@@ -119,10 +122,10 @@ class TrainingStep {
   }
 
   std::unique_ptr<nn::Model> model_;
-  std::shared_ptr<quant::Sites> sites_;
-  nn::SGD optimiser_;
   Tensor images_;
   Array labels_;
+  std::shared_ptr<quant::Sites> sites_;
+  nn::SGD optimiser_;
   size_t attended_ = 0;  // blocks before the attribution, 0: none
   std::vector<int32_t> classes_;
   Array target_;

@@ -12,8 +12,7 @@ void QuantizationOptions::add_to(Options& o) {
   o.add("--granularity", granularity, "weights of a layer share a grid, or those of an output channel")
       .one_of({"layer", "channel"});
   o.add("--skip", skip,
-        "where the skip of a residual add lives: in 8 bits of its own, on the layer's grid, or in floats, "
-        "which cannot be deployed")
+        "where the skip of a residual add lives: in 8 bits of its own, on the layer's grid, or in floats")
       .one_of({"u8", "shared", "float"});
   o.add("--ends", ends, "bits of the first and last layer: 8, as all others, or floats").one_of({"8", "same", "float"});
   o.add("--policy", policy, "a policy file, which says all of the above layer by layer");
@@ -37,6 +36,26 @@ std::shared_ptr<quant::Sites> QuantizationOptions::attach(nn::Model& model,
   const auto sites = quant::attach_sites(model, wanted);
   if (integer_forward) sites->set_arithmetic(model, nn::Arithmetic::integers);
   return sites;
+}
+
+std::vector<nn::ParameterGroup> quantized_groups(const nn::Model& model, const quant::Sites& sites,
+                                                 double weight_decay, double quantizer_lr) {
+  std::vector<nn::ParameterGroup> groups = decayed_groups(model, weight_decay);
+  nn::ParameterGroup decaying{{}, quantizer_lr, weight_decay}, other{{}, quantizer_lr, 0};
+  std::map<std::string, nn::ParameterGroup*> group_of;
+  for (const quant::Sites::Site& site : sites.sites())
+    for (const nn::NamedTensor& p : site.quantizer->parameters())
+      group_of["sites." + site.name + '.' + p.name] = site.quantizer->traits().decay ? &decaying : &other;
+  for (nn::ParameterGroup& group : groups)
+    std::erase_if(group.parameters, [&](const nn::NamedTensor& p) {
+      const auto found = group_of.find(p.name);
+      if (found == group_of.end()) return false;
+      found->second->parameters.push_back(p);
+      return true;
+    });
+  groups.push_back(decaying);
+  groups.push_back(other);
+  return groups;
 }
 
 void calibrate(nn::Model& model, const Task& task, uint64_t seed, int64_t images) {

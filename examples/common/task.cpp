@@ -118,4 +118,10 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
   return task;
 }
 
+WatchedPictures watched_pictures(const TaskOptions& options, const Task& task, bool test_curve) {
+  if (options.validate) return {"held-out", task.test};
+  if (test_curve) return {"test", task.test};
+  return {"training (unchanged pictures)", some_of(task.train, task.test.size())};
+}
+
 }  // namespace stairgrad::examples

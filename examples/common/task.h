@@ -49,4 +49,13 @@ struct Task {
 /// or the file is of another network.
 Task load_task(const TaskOptions& options, const std::string& data_folder, uint64_t seed);
 
+/// The pictures that the curve over the epochs shows, and what they are called.
+struct WatchedPictures {
+  std::string name;
+  data::Dataset pictures;
+};
+/// Those held out of the training set, or the test set if the curve may use it, or else training pictures, not changed at
+/// random.
+WatchedPictures watched_pictures(const TaskOptions& options, const Task& task, bool test_curve);
+
 }  // namespace stairgrad::examples

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "../../data/formats/safetensors.h"
+#include "../../examples/common/quantization.h"
 #include "../../kernels/movement.h"
 #include "../folder.h"
 
@@ -118,4 +119,27 @@ TEST_CASE("pictures are cut to the size of the task") {
   const Task whole = load_task(small_task(), "", 1);
   CHECK(whole.seen(whole.test.image(0)).shape() == Shape{32, 32, 3});
   CHECK(whole.training_transform({}).pad == TrainingOptions().crop);
+}
+
+TEST_CASE("parameters of quantizers do not decay, but PACT's clip does") {
+  const Task task = load_task(small_task(), "", 5);
+  const auto groups_for = [&](const std::string& quantizer) {
+    QuantizationOptions options;
+    options.quantizer = quantizer;
+    const auto sites = options.attach(*task.model, options.policy_for(*task.model));
+    std::map<std::string, std::pair<double, double>> found;  // learning rate and decay
+    for (const nn::ParameterGroup& group : quantized_groups(*task.model, *sites, 0.5, 3))
+      for (const nn::NamedTensor& p : group.parameters) {
+        CHECK(found.count(p.name) == 0);
+        found[p.name] = {group.lr_scale, group.weight_decay};
+      }
+    CHECK(found.size() == task.model->parameters().size());
+    return found;
+  };
+  const auto dsq = groups_for("dsq"), pact = groups_for("pact");
+  using Pair = std::pair<double, double>;
+  CHECK(dsq.at("layer1.0.conv1.weight") == Pair{1, 0.5});
+  CHECK(dsq.at("layer1.0.bn1.weight") == Pair{1, 0});
+  CHECK(dsq.at("sites.layer1.0.conv1.weight.alpha") == Pair{3, 0});
+  CHECK(pact.at("sites.layer1.0.conv1.input.alpha") == Pair{3, 0.5});
 }
