@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "../kernels/elementwise.h"
 #include "../kernels/reduce.h"
@@ -28,9 +29,21 @@ float largest_integer(const Grid& g) {
                                 std::abs(static_cast<float>(g.hi) - g.zero_point));
 }
 
+// The largest sum of |w| of an output channel.
+double largest_sum(const Array& weights) {
+  const int64_t channels = weights.dim(0), per_channel = weights.size() / std::max<int64_t>(1, channels);
+  const float* w = weights.data<float>();
+  double largest = 0;
+  for (int64_t c = 0; c < channels; ++c, w += per_channel)
+    largest = std::max(largest, std::accumulate(w, w + per_channel, 0.0,
+                                                [](double sum, float x) { return sum + std::abs(x); }));
+  return largest;
+}
+
 // Weights as a sum of arrays: in each, an output channel's sum of |w| is at most `budget`.
 Arrays parts_within(const Array& weights, double budget) {
-  const int64_t channels = weights.dim(0), per_channel = weights.size() / std::max<int64_t>(1, channels);
+  if (largest_sum(weights) <= budget) return {weights};
+  const int64_t channels = weights.dim(0), per_channel = weights.size() / channels;
   const float* w = weights.data<float>();
   Arrays parts;
   for (int64_t c = 0; c < channels; ++c) {
@@ -47,7 +60,6 @@ Arrays parts_within(const Array& weights, double budget) {
       parts[part].data<float>()[i] = w[i];
     }
   }
-  if (parts.empty()) parts.push_back(weights);
   return parts;
 }
 

@@ -82,6 +82,20 @@ Array arranged(const Array& weights, const std::vector<int64_t>& order) {
   return result;
 }
 
+// What the forward reads for a part of a row of dst, where `rows` of src lie under the taps.
+simd::DepthwiseRow row_of(const Part& part, const RowsInside& rows, const Images& src, const Images& dst, int64_t k,
+                          const Conv2dOptions& o) {
+  return {.channels = part.channels,
+          .pitch = src.c,
+          .width = src.w,
+          .rows = rows.count,
+          .columns = k,
+          .stride = o.stride[1],
+          .first = -o.padding[2],
+          .count = dst.w,
+          .step = 1};
+}
+
 template <class T>
 void forward(ConvArrays& a, const Conv2dOptions& o) {
   const Images src(a.src), dst(a.dst);
@@ -97,15 +111,7 @@ void forward(ConvArrays& a, const Conv2dOptions& o) {
     if (rows.count == 0) return clear(row, dst, part);
     simd::depthwise_loops<T>().forward(from + src.at(part.image, rows.first) + part.channel,
                                        weights + rows.skipped * k * c + part.channel, row,
-                                       {.channels = part.channels,
-                                        .pitch = c,
-                                        .width = src.w,
-                                        .rows = rows.count,
-                                        .columns = k,
-                                        .stride = o.stride[1],
-                                        .first = -o.padding[2],
-                                        .count = dst.w,
-                                        .step = 1});
+                                       row_of(part, rows, src, dst, k, o));
   });
 }
 
@@ -181,15 +187,7 @@ void backward_weights(ConvArrays& a, const Conv2dOptions& o) {
         simd::depthwise_loops<T>().gradient(from + src.at(part.image, rows.first) + part.channel,
                                             diff_dst + dst.at(part.image, part.row) + part.channel,
                                             sums + (piece * taps + rows.skipped * k) * c + part.channel,
-                                            {.channels = part.channels,
-                                             .pitch = c,
-                                             .width = src.w,
-                                             .rows = rows.count,
-                                             .columns = k,
-                                             .stride = o.stride[1],
-                                             .first = -o.padding[2],
-                                             .count = dst.w,
-                                             .step = 1});
+                                            row_of(part, rows, src, dst, k, o));
       });
     }
   });

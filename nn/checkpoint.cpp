@@ -71,9 +71,11 @@ ConvStyle style_of(const JsonFields& options, const std::string& path) {
   const JsonFields fields(options.object("style"), path, "stairgrad.options: style");
   ConvStyle style{fields.boolean("folded"), fields.boolean("same_padding"), fields.number<double>("eps")};
   if (!fields.has("activation")) return style;
-  const std::string name = fields.string("activation");
-  if (name != "relu" && name != "hardtanh") fields.fail("'activation': got " + name + ", expected relu or hardtanh");
-  style.activation = parse_activation(name);
+  try {
+    style.activation = parse_activation(fields.string("activation"));
+  } catch (const argument_error& error) {
+    fields.fail(error.what());
+  }
   return style;
 }
 

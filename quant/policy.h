@@ -12,7 +12,7 @@ namespace stairgrad::quant {
 enum class Skip {
   u8,       ///< on an 8-bit site of its own; a layer with fewer bits maps the codes
   shared,   ///< on the low-bit grid that feeds the convolution as well
-  floating  ///< not quantized, as in most papers on training; cannot be lowered
+  floating  ///< not quantized, as in most papers on training; f32 in the integer runtime, too
 };
 
 /// What the first and the last layer are.

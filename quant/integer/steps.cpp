@@ -104,7 +104,7 @@ class StepMaker {
  private:
   const Value& at(int value) const { return model_.values[static_cast<size_t>(value)]; }
 
-  // Images of one alternative after another run together: the weights are the same, what differs is the
+  // Each image runs through the convolution of its alternative. They share the weights; what differs is the
   // padding, b and m.
   Step with_alternatives(const Convolution& layer, kernels::IntegerConvSpec spec) const {
     const Value& src = at(layer.src);

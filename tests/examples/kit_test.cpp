@@ -15,6 +15,7 @@
 #include "../../examples/common/pictures.h"
 #include "../../examples/common/report.h"
 #include "../../examples/common/run_directory.h"
+#include "../../examples/common/statistics.h"
 #include "../../examples/common/table.h"
 #include "../folder.h"
 #include "../message.h"
@@ -55,6 +56,24 @@ TEST_CASE("numbers as people read them") {
   CHECK(duration(80) == "1 min 20 s");
   CHECK(duration(3.14) == "3.1 s");
   CHECK(duration(7260) == "2 h 1 min");
+}
+
+TEST_CASE("intervals are those of Student's t distribution, of few degrees of freedom and of many") {
+  const std::map<size_t, double> quantiles = {{1, 12.7062}, {4, 2.7764},  {9, 2.2622}, {10, 2.2281},
+                                              {11, 2.2010}, {15, 2.1314}, {30, 2.0423}};
+  for (const auto& [degrees, t] : quantiles) {
+    CAPTURE(degrees);
+    std::vector<double> x(degrees + 1, 3.0);
+    x[0] = 4;
+    x[1] = 2;
+    const Interval found = mean_interval(x);
+    CHECK(mean(x) == doctest::Approx(3));
+    CHECK(deviation(x) == doctest::Approx(std::sqrt(2 / static_cast<double>(degrees))));
+    const double half = t * deviation(x) / std::sqrt(static_cast<double>(x.size()));
+    CHECK(found.high - 3 == doctest::Approx(half).epsilon(5e-5));
+    CHECK(3 - found.low == doctest::Approx(half).epsilon(5e-5));
+  }
+  CHECK(std::isnan(mean_interval({1}).low));
 }
 
 TEST_CASE("a table aligns words to the left and numbers to the right") {
