@@ -65,7 +65,14 @@ Speed measure(const Shape& image, const std::function<std::function<void()>(cons
 }  // namespace
 
 double Agreement::accuracy() const { return percent_of(correct, images); }
-double Agreement::fake_share() const { return percent_of(fake_mismatched, fake_codes); }
+double Agreement::fake_share() const {
+  Site all;
+  for (const auto& [name, site] : fake_sites) {
+    all.codes += site.codes;
+    all.mismatched += site.mismatched;
+  }
+  return percent_of(all.mismatched, all.codes);
+}
 
 void Agreement::record(Value& result) const {
   result.set("accuracy.integer", accuracy());
@@ -75,6 +82,9 @@ void Agreement::record(Value& result) const {
   result.set("agreement.codes_mismatched", mismatched);
   result.set("agreement.fake_quant_top1", fake_top1);
   result.set("agreement.fake_quant_codes_differing_percent", fake_share());
+  Value::Group sites;
+  for (const auto& [name, site] : fake_sites) sites.push_back({name, percent_of(site.mismatched, site.codes)});
+  result.set("agreement.fake_quant_codes_differing_percent_by_site", sites);
 }
 
 std::string Agreement::str() const {
@@ -129,8 +139,8 @@ Agreement compare(const integer::Model& lowered, nn::Model& model, const data::D
       result.mismatched += differing(codes, expected[v]);
       const auto site = recorder.integers.find(value.name);
       if (site == recorder.integers.end()) continue;
-      result.fake_codes += codes.size();
-      result.fake_mismatched += differing(codes, value.grid.zero_point, site->second);
+      result.fake_sites[value.name].codes += codes.size();
+      result.fake_sites[value.name].mismatched += differing(codes, value.grid.zero_point, site->second);
     }
     progress.advance(batch.size());
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 
 #include "../../data/loader.h"
 #include "../../nn/model.h"
@@ -19,10 +20,15 @@ struct Agreement {
   int64_t codes = 0,
           mismatched = 0;  ///< codes of all values, and those that differ from the quantized evaluation
   int64_t fake_top1 = 0;   ///< images on which it agrees with fake quantization
-  int64_t fake_codes = 0, fake_mismatched = 0;  ///< codes of sites, cumulative over the layers
+  /// Codes of a site, and those that differ from fake quantization: by rounding at the border of two codes, of its own sums
+  /// and of all layers before.
+  struct Site {
+    int64_t codes = 0, mismatched = 0;
+  };
+  std::map<std::string, Site> fake_sites;
 
   double accuracy() const;    ///< percent
-  double fake_share() const;  ///< percent of differing codes
+  double fake_share() const;  ///< percent of differing codes, of all sites
   /// The figures as result.json has them.
   void record(Value& result) const;
   /// The same as two sentences.
