@@ -214,7 +214,7 @@ Array input_gradient(Model& model, const Array& images, const Array& labels) {
 
 double input_gradient_mismatch(Model& model, Model& other, const Array& images, const Array& labels) {
   const Array a = input_gradient(model, images, labels), b = input_gradient(other, images, labels);
-  std::vector<double> mismatches;
+  double distances = 0, lengths = 0;
   for (int64_t i = 0; i < a.dim(0); ++i) {
     const std::vector<double> g = image_of(a, i), h = image_of(b, i);
     double distance = 0, length = 0;
@@ -222,9 +222,10 @@ double input_gradient_mismatch(Model& model, Model& other, const Array& images, 
       distance += (g[j] - h[j]) * (g[j] - h[j]);
       length += g[j] * g[j];
     }
-    mismatches.push_back(length > 0 ? std::sqrt(distance / length) : NAN);
+    distances += std::sqrt(distance);
+    lengths += std::sqrt(length);
   }
-  return mean_of_numbers(mismatches);
+  return lengths > 0 ? distances / lengths : NAN;
 }
 
 }  // namespace stairgrad::nn

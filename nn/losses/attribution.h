@@ -56,9 +56,9 @@ std::vector<double> entropies(const Array& maps);
 /// The mean of what is not NaN; NaN of nothing.
 double mean_of_numbers(const std::vector<double>& values);
 
-/// Mean over images of |g - g'| / |g| with g the gradient of the cross-entropy by the image, and g' that of
-/// the other model: what bounds the generalisation gap of a policy (R-GMPQ, appendix J). In evaluation mode,
-/// f32; images whose g is 0 are left out.
+/// Mean over images of |g - g'| over the mean of |g|, with g the gradient of the cross-entropy by the image,
+/// and g' that of the other model: what bounds the generalisation gap of a policy (R-GMPQ, appendix J). In
+/// evaluation mode; NaN where all g are 0.
 double input_gradient_mismatch(Model& model, Model& other, const Array& images, const Array& labels);
 
 }  // namespace stairgrad::nn
