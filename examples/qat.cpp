@@ -12,11 +12,13 @@
 #include "../autograd/ops.h"
 #include "../autograd/recorder.h"
 #include "../data/formats/file.h"
+#include "../data/formats/image.h"
 #include "../nn/batch_norm_statistics.h"
 #include "../nn/checkpoint.h"
 #include "../quant/cost.h"
 #include "../quant/oscillation.h"
 #include "../quant/site_statistics.h"
+#include "common/attribution.h"
 #include "common/deployment.h"
 #include "common/progress.h"
 #include "common/quantization.h"
@@ -36,7 +38,7 @@ struct Settings {
   std::string progressive, teacher;
   int stage_epochs = 2;
   double quantizer_lr = 1, distill = 0, temperature = 4, dampen = 0;
-  int64_t batch_norm_batches = 0;
+  int64_t batch_norm_batches = 0, attribution = 0;
   bool deploy = true, test_curve = false;
   Value values;
 
@@ -66,11 +68,20 @@ struct Settings {
     options.add("--bn-batches", batch_norm_batches,
                 "take the statistics of batch norms anew from so many training batches at the end")
         .at_least(0);
+    options
+        .add("--attribution", attribution,
+             "compare at the end, on so many test pictures, where the quantized network looks with where "
+             "--init did "
+             "in floats; 0: do not")
+        .at_least(0);
     options.add("--no-deploy", no_deploy, "do not lower to integers");
     options.add("--test-curve", test_curve,
                 "measure the test set after every epoch; without it, it is used once, after the last");
     options.parse(argc, argv);
     deploy = !no_deploy;
+    check(attribution == 0 || (training.epochs > 0 && !task.init.empty()),
+          "--attribution compares a network that is trained here with its --init in floats; got no --init or "
+          "--epochs 0");
     check(training.epochs > 0 || !task.init.empty(), "--epochs 0 measures a network; name its file with --init");
     training.seed = common.seed;
     values = options.values();
@@ -106,6 +117,7 @@ class Qat {
     policy_ = saved_policy_ ? *saved_policy_ : s_.quantization.policy_for(*task_.model);
     if (s_.training.epochs > 0) {
       make_teacher();
+      if (s_.attribution > 0) in_floats_ = copy_in_floats();
       for (const int bits : parse_stages(s_.progressive)) train_stage(bits);
       train_last();
     } else {
@@ -146,10 +158,14 @@ class Qat {
     if (!s_.teacher.empty()) {
       teacher_ = nn::load_model(s_.teacher);
     } else {
-      teacher_ = nn::make_model(s_.task.model, task_.info.options);
-      teacher_->load_state(task_.model->state());
+      teacher_ = copy_in_floats();
     }
     teacher_->eval();
+  }
+  std::unique_ptr<nn::Model> copy_in_floats() const {
+    auto copy = nn::make_model(s_.task.model, task_.info.options);
+    copy->load_state(task_.model->state());
+    return copy;
   }
 
   quant::Policy policy_at(int bits) const {
@@ -301,8 +317,13 @@ class Qat {
     run_.result().set("cost.params", task_.model->parameter_count());
     run_.result().set("cost.macs", quant::total_macs(cost_));
     run_.result().set("cost.bops", quant::total_bops(cost_));
-    std::cout << s_.task.model << " with " << s_.quantization.quantizer << ": " << percent(fake_.accuracy) << " of "
-              << count(fake_.images) << (s_.task.validate ? " held-out" : " test") << " pictures\n";
+    if (in_floats_) {
+      looks_ = measure_attribution(*task_.model, *in_floats_, task_, s_.attribution);
+      looks_->record(run_.result());
+      std::cout << looks_->str() << "\n";
+    }
+    std::cout << s_.task.model << " with " << s_.quantization.title() << ": " << percent(fake_.accuracy)
+              << " of " << count(fake_.images) << (s_.task.validate ? " held-out" : " test") << " pictures\n";
   }
 
   void lower() {
@@ -371,7 +392,7 @@ class Qat {
   }
 
   void finish() {
-    Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", s_.quantization.quantizer),
+    Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", s_.quantization.title()),
                   text(percent(fake_.accuracy), " of ", count(fake_.images),
                        s_.task.validate ? " held-out pictures" : " test pictures", ", last epoch"));
     if (agreement_) report.paragraph(agreement_->str());
@@ -388,6 +409,11 @@ class Qat {
     for (const quant::LayerCost& layer : cost_)
       bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
     report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    if (looks_) {
+      const Array sheet = show_attribution(report, *task_.model, *in_floats_, task_);
+      data::write_png(run_.file("attribution.png"), sheet);
+      report.paragraph(looks_->str());
+    }
     report.section("Settings");
     Table table({"option", "value"});
     for (const auto& [name, value] : s_.training.notes()) table.row({name, value});
@@ -408,7 +434,8 @@ class Qat {
   WatchedPictures watched_;
   RunDirectory run_;
   quant::Policy policy_;
-  std::unique_ptr<nn::Model> teacher_;
+  std::unique_ptr<nn::Model> teacher_, in_floats_;  // in_floats_: with --attribution
+  std::optional<AttributionFigures> looks_;
   std::shared_ptr<quant::Sites> sites_;
   std::optional<quant::OscillationCounter> oscillations_;
   Array probe_;

@@ -93,6 +93,7 @@ std::string as_file_name(const std::string& name) {
 /// What SPEC.json says.
 struct Spec {
   std::string path, title, program, note;
+  std::vector<std::string> keep;  // files of a run that are kept beside its result
   std::vector<Row> rows;
   std::vector<Figure> figures;
   std::vector<Difference> differences;
@@ -103,6 +104,7 @@ struct Spec {
     title = f.string("title");
     program = f.string("program");
     if (f.has("note")) note = f.string("note");
+    if (f.has("keep")) keep = f.strings("keep");
     const Pairs common = f.has("options") ? options_of(f.object("options"), path) : Pairs();
     for (const Json& item : f.list("figures")) {
       const JsonFields figure(item, path, "figure");
@@ -289,7 +291,8 @@ class TableOfResults {
     return words;
   }
 
-  // Keeps the result of a run that ended, without the folders of this machine.
+  // Keeps the result of a run that ended, without the folders of this machine, and the files that the table
+  // asks for: policy.json of "gmpq" becomes gmpq-seed0.policy.json.
   bool keep(const Run& run, int code) const {
     const std::string folder = work_folder(run), name = text(run.row->name, ", seed ", run.seed);
     if (code != 0 || !fs::exists(folder + "/result.json")) {
@@ -304,6 +307,10 @@ class TableOfResults {
     const std::string path = spec_.result(*run.row, run.seed);
     fs::create_directories(fs::path(path).parent_path());
     data::atomic_write(path, result.json(2) + "\n");
+    for (const std::string& file : spec_.keep)
+      if (fs::exists(folder + "/" + file))
+        fs::copy_file(folder + "/" + file, fs::path(path).replace_extension(file),
+                      fs::copy_options::overwrite_existing);
     std::cout << name << ": ";
     for (const Figure& f : spec_.figures) {
       const Value* figure = result.find(f.field);

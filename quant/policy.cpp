@@ -124,31 +124,105 @@ std::string Policy::to_json() const {
   return json.dump(2) + "\n";
 }
 
+namespace {
+
+// Where a value of the text stands. The keys of a policy are few enough to look for them: those of a section
+// follow its name, and those of a layer the layer's.
+class Lines {
+ public:
+  explicit Lines(const std::string& text) : text_(text) {}
+
+  // Byte of `key` behind the byte `from`, or `from` if it is not there.
+  size_t find(const std::string& key, size_t from) const {
+    const std::string quoted = '"' + key + '"';
+    for (size_t at = text_.find(quoted, from); at != std::string::npos; at = text_.find(quoted, at + 1)) {
+      const size_t next = text_.find_first_not_of(" \t\r\n", at + quoted.size());
+      if (next != std::string::npos && text_[next] == ':') return at;
+    }
+    return from;
+  }
+  // An error about something in `section`, and there in the entry `name` if it names one.
+  [[noreturn]] void fail(const std::string& path, const std::string& section, const std::string& name,
+                         const Json& value, const std::string& reason) const {
+    size_t at = section.empty() ? 0 : find(section, 0);
+    if (!name.empty()) at = find(name, at);
+    if (value.is_object())
+      for (const auto& [key, unused] : value.items())
+        if (reason.find(key) != std::string::npos && key != name) at = find(key, at);
+    const auto line = 1 + std::count(text_.begin(), text_.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+    throw format_error(path, at, text("line ", line, ": ", reason));
+  }
+
+ private:
+  const std::string& text_;
+};
+
+std::string text_of(const std::string& path) {
+  const data::Bytes bytes = data::read_file(path, 16 << 20);
+  return {bytes.begin(), bytes.end()};
+}
+
+}  // namespace
+
 Policy Policy::parse(const std::string& json, const std::string& path) {
   const Json root = data::parse_json({reinterpret_cast<const uint8_t*>(json.data()), json.size()}, path);
-  const JsonFields fields(root, path, "policy");
-  if (const int64_t got = fields.integer("version", 0, 1000); got != version)
-    fields.fail(text("'version': got ", got, ", expected ", version));
+  const Lines lines(json);
+  // Runs `read`, and says in which line what it refuses is.
+  const auto located = [&](const std::string& section, const std::string& name, const Json& value,
+                           const auto& read) {
+    try {
+      read();
+    } catch (const argument_error& error) {
+      lines.fail(path, section, name, value, error.what());
+    } catch (const format_error& error) {
+      lines.fail(path, section, name, value, error.reason);
+    }
+  };
   Policy policy;
-  try {
+  located("", "", root, [&] {
+    const JsonFields fields(root, path, "policy");
+    if (const int64_t got = fields.integer("version", 0, 1000); got != version)
+      fields.fail(text("'version': got ", got, ", expected ", version));
     if (fields.has("skip")) policy.skip = parse_skip(fields.string("skip"));
     if (fields.has("ends")) policy.ends = parse_ends(fields.string("ends"));
-    if (fields.has("layers"))
-      for (const auto& [name, value] : fields.object("layers").items())
+    if (fields.has("layers")) fields.object("layers");
+    if (fields.has("tensors")) fields.object("tensors");
+    fields.no_others();
+  });
+  if (root.contains("layers"))
+    for (const auto& [name, value] : root["layers"].items())
+      located("layers", name, value, [&, name = name, &value = value] {
         policy.layers[name] = parse_layer(JsonFields(value, path, "layer " + name), name);
-    if (fields.has("tensors"))
-      for (const auto& [name, value] : fields.object("tensors").items())
+      });
+  if (root.contains("tensors"))
+    for (const auto& [name, value] : root["tensors"].items())
+      located("tensors", name, value, [&, name = name, &value = value] {
         policy.tensors[name] = parse_tensor(JsonFields(value, path, "tensor " + name), name);
-  } catch (const argument_error& error) {
-    throw format_error(path, 0, error.what());
-  }
-  fields.no_others();
+      });
   return policy;
 }
 
-Policy Policy::load(const std::string& path) {
-  const data::Bytes bytes = data::read_file(path, 16 << 20);
-  return parse(std::string(bytes.begin(), bytes.end()), path);
+Policy Policy::load(const std::string& path) { return parse(text_of(path), path); }
+
+Policy Policy::load(const std::string& path, nn::Module& model) {
+  const std::string json = text_of(path);
+  const Policy policy = parse(json, path);
+  const Points points = points_of(model);
+  const auto fit = [&](const std::string& section, const std::vector<std::string>& expected,
+                       const std::vector<std::string>& got, const char* what) {
+    try {
+      check_names(expected, got, what);
+    } catch (const argument_error& error) {
+      // The entry that the model does not have, or the section in which one is missing.
+      const auto unknown = std::find_if(got.begin(), got.end(), [&](const std::string& name) {
+        return std::find(expected.begin(), expected.end(), name) == expected.end();
+      });
+      Lines(json).fail(path, section, unknown == got.end() ? "" : *unknown, nullptr, error.what());
+    }
+  };
+  fit("layers", points.layers, keys(policy.layers), "layer");
+  fit("tensors", points.tensors, keys(policy.tensors), "tensor");
+  return policy;
 }
 
 Policy uniform_policy(nn::Module& model, const LayerPolicy& layer, Skip skip, Ends ends) {

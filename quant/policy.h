@@ -44,10 +44,12 @@ struct Policy {
   bool operator==(const Policy&) const = default;
 
   std::string to_json() const;
-  /// Throws format_error for text that is not a policy: unknown keys, bits outside 1 .. 8 and 32, wrong
-  /// types. `path` is for its message.
+  /// Throws format_error, with the line, for text that is not a policy: unknown keys, bits outside 1 .. 8 and
+  /// 32, wrong types. `path` is for its message.
   static Policy parse(const std::string& json, const std::string& path);
   static Policy load(const std::string& path);
+  /// The same for a model: check_policy() with the file and the line of what does not fit.
+  static Policy load(const std::string& path, nn::Module& model);
 };
 
 /// Every layer of `model` alike but for the ends. Throws argument_error for bits outside 1 .. 8 and 32.

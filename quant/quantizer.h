@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,15 @@ struct QuantizerTraits {
   bool follows = false;    ///< range or statistics are taken anew from the values of every call
   bool scales = true;      ///< its levels grow with the data; false: their range is fixed
   bool decay = false;      ///< as its paper has it, weight decay acts on its parameters, too
+};
+
+/// What a quantizer does that has one grid and one parameter, rounds, and passes gradients straight through
+/// between the first and the last code. The parameter's gradient is scale * (rounding * R + below * B + above
+/// * A) with the sums of quantizers/rounded.h. Mixtures of such quantizers run in one pass (quant/search).
+struct RoundingRule {
+  Grid grid;
+  double rounding, below, above;
+  double scale;
 };
 
 /// Maps a tensor to an integer grid, with a gradient of its own choice. Parameters belong to the quantizer,
@@ -78,6 +88,10 @@ class Quantizer : public nn::Module, public std::enable_shared_from_this<Quantiz
   /// arguments. At the sample point it equals apply(); elsewhere it is smooth, so that gradient checks can
   /// run on it.
   virtual Tensor surrogate(const Tensors& in, const Arrays& at) const = 0;
+
+  /// The same as numbers, for data of shape `x`, if this quantizer is so simple: transform() and observe() do
+  /// nothing.
+  virtual std::optional<RoundingRule> rounding_rule(const Shape& /*x*/) const { return {}; }
 
   /// Moves the parameters back to where the grid is defined, after a step of the optimiser.
   virtual void project() {}

@@ -26,9 +26,7 @@ quant::Policy QuantizationOptions::policy_for(nn::Model& model) const {
     return quant::uniform_policy(model, {w_bits, a_bits, quantizer, granularity}, quant::parse_skip(skip),
                                  quant::parse_ends(ends));
   }
-  quant::Policy loaded = quant::Policy::load(policy);
-  quant::check_policy(loaded, model);
-  return loaded;
+  return quant::Policy::load(policy, model);
 }
 
 std::shared_ptr<quant::Sites> QuantizationOptions::attach(nn::Model& model,

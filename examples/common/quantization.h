@@ -14,7 +14,9 @@ struct QuantizationOptions {
   bool integer_forward = false;
 
   void add_to(Options& options);
-  /// Of every layer of `model`. Throws what Policy::load() and check_policy() throw.
+  /// For titles: the quantizer, or the policy file.
+  std::string title() const { return policy.empty() ? quantizer : "policy " + policy; }
+  /// Of every layer of `model`. Throws what Policy::load() throws.
   quant::Policy policy_for(nn::Model& model) const;
   /// Puts the quantizers in, ready to train as the options ask.
   std::shared_ptr<quant::Sites> attach(nn::Model& model, const quant::Policy& policy) const;

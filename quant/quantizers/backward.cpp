@@ -1,6 +1,7 @@
 #include "backward.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "../../kernels/simd/simd.h"
@@ -220,6 +221,72 @@ Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges) {
                            run(from + offset, gradients + offset, to + offset, count, r.low, r.high);
                          });
   });
+  return result;
+}
+
+namespace {
+
+std::vector<MixedGrid> mixed_grids(const Array& shares, const Grids& grids) {
+  check(!grids.empty() && shares.size() == static_cast<int64_t>(grids.size()) && shares.size() <= most_grids,
+        "[mix] got ", shares.size(), " shares for ", grids.size(), " grids, expected one for each, at most ",
+        most_grids);
+  const std::vector<double> share = shares.to_vector();
+  std::vector<MixedGrid> all;
+  for (size_t j = 0; j < grids.size(); ++j) {
+    const Grid& g = grids[j];
+    all.push_back({grid::inverse(g.scale), g.zero_point, static_cast<double>(g.lo), static_cast<double>(g.hi),
+                   g.scale, share[j]});
+  }
+  return all;
+}
+
+}  // namespace
+
+Array mix_on_grids(const Array& x, const Array& shares, const Grids& grids) {
+  const std::vector<MixedGrid> mixed = mixed_grids(shares, grids);
+  Array result(x.shape(), x.dtype());
+  dispatch_floating(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    const auto run = loops<T>().mix;
+    const T* from = x.data<T>();
+    T* to = result.data<T>();
+    parallel_for(x.size(), 16384, [&](int64_t begin, int64_t end) {
+      run(from + begin, to + begin, end - begin, mixed.data(), static_cast<int64_t>(mixed.size()));
+    });
+  });
+  return result;
+}
+
+MixedGradients mixed_backward(const Array& gradient, const Array& x, const Array& shares,
+                              const Grids& grids) {
+  const std::vector<MixedGrid> mixed = mixed_grids(shares, grids);
+  struct Sums {
+    std::array<MixedSums, most_grids> of = {};
+    void operator+=(const Sums& other) {
+      for (size_t j = 0; j < of.size(); ++j) of[j] += other.of[j];
+    }
+  };
+  MixedGradients result{Array(x.shape(), x.dtype()), {}, {}, {}, {}};
+  Sums total;
+  dispatch("mix", gradient, x, [&](auto type) {
+    using T = decltype(type);
+    const auto run = loops<T>().mix_backward;
+    const T *from = x.data<T>(), *gradients = gradient.data<T>();
+    T* to = result.x.data<T>();
+    total = over_chunks<Sums>(x.size(), 1, [&](int64_t, int64_t offset, int64_t count, Sums& part) {
+      run(from + offset, gradients + offset, to + offset, count, mixed.data(),
+          static_cast<int64_t>(mixed.size()), part.of.data());
+    })[0];
+  });
+  const auto by_grid = [&](const auto& figure) {
+    std::vector<double> values;
+    for (size_t j = 0; j < mixed.size(); ++j) values.push_back(figure(total.of[j]));
+    return cast(Array::of(values), shares.dtype());
+  };
+  result.values = by_grid([](const MixedSums& s) { return s.value; });
+  result.rounding = by_grid([](const MixedSums& s) { return s.grid.rounding; });
+  result.below = by_grid([](const MixedSums& s) { return s.grid.below; });
+  result.above = by_grid([](const MixedSums& s) { return s.grid.above; });
   return result;
 }
 

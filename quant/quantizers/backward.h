@@ -26,4 +26,14 @@ RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& sca
 /// gradient where x lies in its range, else 0.
 Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges);
 
+/// sum_j shares[j] * value_j(x) on uniform grids, in one pass; f32, bf16 (rounded at the end) or f64.
+Array mix_on_grids(const Array& x, const Array& shares, const Grids& grids);
+
+/// Of sum(gradient * y) for that y: the gradient for x, passed on by each grid between its first and last
+/// code, and by grid the sums of gradient * value_j(x) and those of rounded.h.
+struct MixedGradients {
+  Array x, values, rounding, below, above;
+};
+MixedGradients mixed_backward(const Array& gradient, const Array& x, const Array& shares, const Grids& grids);
+
 }  // namespace stairgrad::quant

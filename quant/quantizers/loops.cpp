@@ -208,13 +208,72 @@ void pass(const T* x, const T* u, T* dx, int64_t n, double l, double h) {
       dx, n, [=](V at, V gradient) { return ((at >= low) & (at <= high)) ? gradient : none; }, x, u);
 }
 
+template <class T>
+void mix(const T* x, T* y, int64_t n, const MixedGrid* grids, int64_t count) {
+  using V = Vector<T>;
+  V inverse[most_grids], zero[most_grids], low[most_grids], high[most_grids], unit[most_grids];
+  for (int64_t j = 0; j < count; ++j) {
+    inverse[j] = splat<V>(grids[j].inverse);
+    zero[j] = splat<V>(grids[j].zero);
+    low[j] = splat<V>(grids[j].lo);
+    high[j] = splat<V>(grids[j].hi);
+    unit[j] = splat<V>(grids[j].share * grids[j].scale);
+  }
+  map(
+      y, n,
+      [&](V v) {
+        V sum = splat<V>(0);
+        for (int64_t j = 0; j < count; ++j)
+          sum += (round(limited(v * inverse[j] + zero[j], low[j], high[j])) - zero[j]) * unit[j];
+        return sum;
+      },
+      x);
+}
+
+// Block by block, one grid after the other: a block stays in the first cache, and the sums of a grid in
+// registers.
+template <class T>
+void mix_backward(const T* x, const T* u, T* dx, int64_t n, const MixedGrid* grids, int64_t count,
+                  MixedSums* sums) {
+  using V = Vector<T>;
+  constexpr int64_t block = 512;
+  std::conditional_t<std::is_same_v<T, double>, double, float>
+      passed[block];  // shares that pass the gradient
+  const V none = splat<V>(0);
+  for (int64_t first = 0; first < n; first += block) {
+    const int64_t size = n - first < block ? n - first : block;
+    for (int64_t j = 0; j < count; ++j) {
+      const MixedGrid& g = grids[j];
+      const V inverse = splat<V>(g.inverse), zero = splat<V>(g.zero), low = splat<V>(g.lo),
+              high = splat<V>(g.hi);
+      const V scale = splat<V>(g.scale), share = splat<V>(g.share);
+      double total[4] = {};
+      accumulate<T, 4>(size, total, [&](V* terms, int64_t i, auto... rest) {
+        const V gradient = load(u + first + i, rest...), p = load(x + first + i, rest...) * inverse + zero;
+        const auto inside = (p > low) & (p < high);
+        const auto over = p >= high;
+        const V code = round(limited(p, low, high));
+        terms[0] = gradient * ((code - zero) * scale);
+        terms[1] = inside ? gradient * (code - p) : none;
+        terms[2] = (inside | over) ? none : gradient;
+        terms[3] = over ? gradient : none;
+        const V before = j == 0 ? none : load(passed + i, rest...);
+        store(passed + i, before + (inside ? share : none), rest...);
+      });
+      sums[j] += {total[0], {total[1], total[2], total[3]}};
+    }
+    map(
+        dx + first, size, [](V gradient, V share) { return gradient * share; }, u + first, passed);
+  }
+}
+
 }  // namespace
 
 void enter_backward(BackwardTable& table);
 void enter_backward(BackwardTable& table) {
-  table.f32 = {dsq<float>, rounded<float>, pass<float>};
-  table.b16 = {dsq<bf16>, rounded<bf16>, pass<bf16>};
-  table.f64 = {dsq<double>, rounded<double>, pass<double>};
+  table.f32 = {dsq<float>, rounded<float>, pass<float>, mix<float>, mix_backward<float>};
+  table.b16 = {dsq<bf16>, rounded<bf16>, pass<bf16>, mix<bf16>, mix_backward<bf16>};
+  table.f64 = {dsq<double>, rounded<double>, pass<double>, mix<double>, mix_backward<double>};
 }
 
 }  // namespace stairgrad::quant::STAIRGRAD_ISA

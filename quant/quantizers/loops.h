@@ -1,5 +1,6 @@
 // The backward loops of the quantizers, compiled once per instruction set like those of kernels/simd: x and
-// the gradient u are read once, dx is written once, and the sums for the parameters are taken on the way.
+// the gradient u are read once, dx is written once, and the sums for the parameters are taken on the way. So
+// it is with mixtures of several grids (quant/search), whose forward is here too.
 //
 // Terms are added in their own type over 512 elements and in double beyond, over a fixed number of lanes: the
 // same bits on every instruction set.
@@ -51,6 +52,22 @@ struct GridSums {
   }
 };
 
+/// One grid of a mixture: with p = x * inverse + zero, the value is share * scale * (code - zero), where code
+/// is p rounded and limited to lo .. hi.
+struct MixedGrid {
+  double inverse, zero, lo, hi, scale, share;
+};
+/// Sums of a mixture's backward for one of its grids: `value` of u * scale * (code - zero).
+struct MixedSums {
+  double value = 0;
+  GridSums grid;
+
+  void operator+=(const MixedSums& other) {
+    value += other.value;
+    grid += other.grid;
+  }
+};
+
 template <class T>
 struct BackwardLoops {
   void (*dsq)(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums);
@@ -59,7 +76,13 @@ struct BackwardLoops {
                   GridSums& sums);
   /// dx = u where l <= x <= h, else 0.
   void (*pass)(const T* x, const T* u, T* dx, int64_t n, double l, double h);
+  /// y = sum of the values of `count` grids, of which there are at most most_grids.
+  void (*mix)(const T* x, T* y, int64_t n, const MixedGrid* grids, int64_t count);
+  /// dx = u * sum of the shares of the grids where lo < p < hi.
+  void (*mix_backward)(const T* x, const T* u, T* dx, int64_t n, const MixedGrid* grids, int64_t count,
+                       MixedSums* sums);
 };
+constexpr int64_t most_grids = 8;  // of a mixture: one for each number of bits
 
 struct BackwardTable {
   BackwardLoops<float> f32;

@@ -57,6 +57,13 @@ class Lsq final : public Quantizer {
     return where(p.inside, in[0] + step * (p.code - p.position), step * (p.code - codes().zero_point));
   }
 
+  std::optional<RoundingRule> rounding_rule(const Shape& x) const override {
+    if (groups() > 1) return {};
+    const Grid g = to_grid()[0];
+    return RoundingRule{g, 1, g.lo - g.zero_point, g.hi - g.zero_point,
+                        gradient_scale(x, lsq_positive(codes()))};
+  }
+
   void project() override {
     std::vector<double> scale = values(0);
     const std::vector<double> smallest = min_scale_.to_vector();

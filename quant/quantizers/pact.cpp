@@ -68,6 +68,11 @@ class Pact final : public Quantizer {
     return fake_quantize(at[0], on) + moved;
   }
 
+  std::optional<RoundingRule> rounding_rule(const Shape& x) const override {
+    return RoundingRule{to_grid()[0], 0, is_signed() ? -1.0 : 0.0, 1,
+                        gradient_scale(x, intervals(options().bits, false))};
+  }
+
   void project() override { set_values(0, {std::max(values(0)[0], min_alpha_.item())}); }
 
  private:

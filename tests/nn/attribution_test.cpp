@@ -53,6 +53,54 @@ TEST_CASE("at the last feature map Grad-CAM is CAM") {
   CHECK(worst < 1e-9);
 }
 
+TEST_CASE("CAM equals Grad-CAM at the last layer, and so do its gradients: first order is enough there") {
+  const auto model = small_network(DType::f64);
+  const Array start = normal({3, 2, 2, 16}, 4), target = normal({3, 2, 2}, 5);
+  Tensor weights;
+  for (const NamedTensor& p : model->parameters())
+    if (p.name == "linear.weight") weights = p.tensor;
+  const Tensor features = Tensor::leaf(start);
+  const Tensor logits = model->forward(features, model->head(), model->blocks().size());
+  const Tensor by_gradient = grad_cam(features, logits, classes, /*create_graph=*/true),
+               by_weights = class_activation_map(features, weights, classes);
+  const auto close = [](const Tensor& a, const Tensor& b) {
+    const std::vector<double> x = a.value().to_vector(), y = b.value().to_vector();
+    double worst = 0, most = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      worst = std::max(worst, std::abs(x[i] - y[i]));
+      most = std::max(most, std::abs(x[i]));
+    }
+    CHECK(most > 1e-3);
+    CHECK(worst < 1e-12 * std::max(1.0, most));
+  };
+  close(by_gradient, by_weights);
+  const Tensors second = grad({mse(by_gradient, target)}, {features, weights}),
+                first = grad({mse(by_weights, target)}, {features, weights});
+  close(second[0], first[0]);
+  close(second[1], first[1]);
+}
+
+TEST_CASE("a model is explained after any block, for its own class or for others") {
+  const auto model = small_network(DType::f64);
+  const Array x = normal(model->input_shape(3), 0);
+  CHECK(blocks_until(*model, "") == model->head());
+  CHECK(blocks_until(*model, "layer2.0") == 3);
+  CHECK_THROWS_WITH_AS(blocks_until(*model, "layer2.O"), doctest::Contains("did you mean 'layer2.0'"),
+                       argument_error);
+  CHECK_THROWS_AS(blocks_until(*model, "head"), argument_error);
+  const Attribution own = attribute(*model, x, 3), others = attribute(*model, x, 3, classes);
+  CHECK(own.map.shape() == Shape{3, 4, 4});
+  CHECK(own.classes == top_classes(own.logits.value()));
+  CHECK(others.classes == classes);
+  CHECK(own.logits.value().to_vector() == others.logits.value().to_vector());
+  CHECK(own.map.value().to_vector() != others.map.value().to_vector());
+  CHECK_FALSE(own.map.requires_grad());
+  const Attribution taped = attribute(*model, x, 3, {}, /*create_graph=*/true);
+  CHECK(taped.map.requires_grad());
+  CHECK(taped.map.value().to_vector() == own.map.value().to_vector());
+  CHECK_THROWS_AS(attribute(*model, x, model->head() + 1), argument_error);
+}
+
 TEST_CASE("a loss on an inner attribution map has the right gradient, which takes true second order") {
   const auto model = small_network(DType::f64);
   const Array x = normal(model->input_shape(3), 0), target = normal({3, 4, 4}, 1);

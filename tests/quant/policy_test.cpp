@@ -1,10 +1,14 @@
 // Policies, sites and cost.
 #include <doctest/doctest.h>
 
+#include <algorithm>
+
 #include "../../autograd/recorder.h"
+#include "../../data/formats/file.h"
 #include "../../nn/model.h"
 #include "../../quant/cost.h"
 #include "../../quant/sites.h"
+#include "../folder.h"
 
 using namespace stairgrad;
 using namespace stairgrad::quant;
@@ -65,6 +69,44 @@ TEST_CASE("a text that is no policy is refused with the reason") {
   refuses(R"({"version": 1, "tensors": {"stem": {"bits": 0}}})", "got 0 bits");
   refuses(R"({"version": 1, "version": 1})", "");
   refuses(R"({"version": 1,})", "");
+}
+
+TEST_CASE("an error in a policy file says in which line, and what would have been right") {
+  const Folder folder;
+  const auto model = resnet();
+  const Policy good = uniform_policy(*model, {4, 4});
+  const auto refused = [&](const std::string& from, const std::string& to, const std::string& words) {
+    CAPTURE(words);
+    std::string json = good.to_json();
+    const size_t at = json.find(from);
+    REQUIRE(at != std::string::npos);
+    const auto line = 1 + std::count(json.begin(), json.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+    json.replace(at, from.size(), to);
+    const std::string path = folder / "policy.json";
+    data::atomic_write(path, json);
+    CHECK_THROWS_WITH_AS(Policy::load(path, *model), doctest::Contains(text("line ", line, ": ").c_str()),
+                         format_error);
+    CHECK_THROWS_WITH_AS(Policy::load(path, *model), doctest::Contains(words.c_str()), format_error);
+    CHECK_THROWS_WITH_AS(Policy::load(path, *model), doctest::Contains("policy.json"), format_error);
+  };
+  refused("\"layer2.0.conv1\"", "\"layer2.0.conv9\"", "did you mean 'layer2.0.conv");
+  refused("\"w_bits\": 4", "\"w_bits\": 0", "got 0 bits");
+  refused("\"a_bits\": 4", "\"a_bits\": 33", "got 33 bits");
+  refused("\"w_bits\": 4", "\"w_bits\": \"4\"", "got \"4\"");
+  refused("\"a_bits\": 4", "\"a_bits\": 4.5", "got 4.5");
+  refused("\"a_bits\": 4", "\"abits\": 4", "did you mean 'a_bits'?");
+  refused("\"ends\": \"8\"", "\"ends\": \"9\"", "got '9'");
+  refused("\"version\": 1", "\"version\": 7", "expected 1");
+  refused("\"bits\": 8", "\"bits\": true", "got true");
+  Policy missing = good;
+  missing.layers.erase("layer2.0.conv2");
+  const std::string path = folder / "missing.json";
+  data::atomic_write(path, missing.to_json());
+  CHECK_THROWS_WITH_AS(Policy::load(path, *model), doctest::Contains("layer 'layer2.0.conv2' is missing"),
+                       format_error);
+  CHECK_THROWS_WITH_AS(Policy::load(path, *model), doctest::Contains("line 3: "), format_error);
+  data::atomic_write(path, good.to_json());
+  CHECK(Policy::load(path, *model) == good);
 }
 
 TEST_CASE("a policy must name the layers of the model, no more and no fewer") {

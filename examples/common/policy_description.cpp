@@ -1,0 +1,95 @@
+#include "policy_description.h"
+
+#include <cmath>
+#include <map>
+
+#include "../../autograd/recorder.h"
+#include "../../quant/cost.h"
+#include "../../quant/lower.h"
+#include "../../quant/sites.h"
+#include "deployment.h"
+
+namespace stairgrad::examples {
+namespace {
+
+struct Row {
+  std::string name;
+  int64_t macs, weights;
+  quant::LayerPolicy bits;
+};
+
+std::vector<Row> rows_of(nn::Model& model, const quant::Policy& policy) {
+  const nn::Evaluation evaluation(model);
+  quant::detach_sites(model);
+  std::vector<Row> rows;
+  for (const quant::LayerCost& layer : quant::count_cost(
+           trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())})))
+    rows.push_back({layer.name, layer.macs, layer.params, policy.layers.at(layer.name)});
+  return rows;
+}
+
+// What papers print for a float network: MACs rounded to 0.01 G, times 32 x 32.
+const std::map<std::string, std::string> papers = {
+    {"resnet18", "1853.4G (1.81 GMAC)"},
+    {"resnet50", "3952.6G (3.86 GMAC: stride in the first 1x1)"},
+    {"mobilenet_v2", "337.9G (0.33 GMAC)"}};
+
+}  // namespace
+
+Table policy_table(nn::Model& model, const quant::Policy& policy) {
+  Table table({"layer", "MACs", "W", "A", "BOPs", "bytes of weights"});
+  for (const Row& row : rows_of(model, policy))
+    table.row({row.name, count(row.macs), text(row.bits.w_bits), text(row.bits.a_bits),
+               scaled(static_cast<double>(row.macs) * row.bits.w_bits * row.bits.a_bits),
+               bytes(static_cast<double>(row.weights) * row.bits.w_bits / 8)});
+  return table;
+}
+
+Table accounting_table(const quant::Accounting& a, const std::string& name) {
+  Table table({"", "1e9", "2^30"});
+  const auto add = [&](const std::string& what, double value) {
+    table.row({what, quant::in_giga(value), quant::in_giga(value, /*binary=*/true)});
+  };
+  add("MACs", static_cast<double>(a.macs));
+  add("BOPs, all but the first and last layer (--bops)", static_cast<double>(a.quantized));
+  add("BOPs, these two with 8 x 8 bits", static_cast<double>(a.with_8bit_ends));
+  add("BOPs, these two with 32 x 32 bits", static_cast<double>(a.with_float_ends));
+  add("BOPs, these two with the mean bits of the others", static_cast<double>(a.all_alike));
+  add("BOPs of the float network", static_cast<double>(a.macs) * 1024);
+  if (const auto found = papers.find(name); found != papers.end())
+    table.row({"which papers write as", found->second, ""});
+  return table;
+}
+
+void add_bits(Report& report, const quant::Policy& policy, nn::Model& model) {
+  std::vector<BarRow> bars;
+  for (const Row& row : rows_of(model, policy))
+    bars.push_back({row.name, {static_cast<double>(row.bits.w_bits), static_cast<double>(row.bits.a_bits)}});
+  report.bars("Bits of each layer", {"weights", "activations"}, bars);
+}
+
+void record(const quant::Accounting& a, Value& result) {
+  result.set("cost.macs", a.macs);
+  result.set("cost.bops", a.quantized);
+  result.set("cost.bops_8bit_ends", a.with_8bit_ends);
+  result.set("cost.bops_float_ends", a.with_float_ends);
+  result.set("cost.bops_all_alike", a.all_alike);
+  result.set("cost.bytes", a.weight_bits / 8);
+}
+
+MeasuredLatency measure_latency(nn::Model& model, const quant::Policy& policy) {
+  try {
+    const auto sites = quant::attach_sites(model, policy);
+    quant::calibrate(model, random_normal(model.input_shape(8), Philox(0)));
+    const nn::Evaluation evaluation(model);
+    const auto lowered = quant::lower(
+        trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())}));
+    quant::detach_sites(model);
+    return {integer_speed(lowered).latency_ms, quant::integer::parameter_bytes(lowered), ""};
+  } catch (const argument_error& error) {
+    quant::detach_sites(model);
+    return {NAN, 0, error.what()};
+  }
+}
+
+}  // namespace stairgrad::examples

@@ -1,0 +1,635 @@
+// Searches the bits of each layer under a budget of BOPs, on a small data set, for a policy that also holds
+// on another one: GMPQ (Wang et al., ICCV'21) and its peers.
+//
+//     build/examples/search --model resnet20 --dataset cifar10 --init out/float/model.safetensors --bops 361M
+//         --dtype bf16 --out out/search
+//     build/examples/qat --model resnet20 --dataset cifar100 --init out/float100/model.safetensors
+//         --policy out/search/policy.json
+//     build/examples/search --describe out/search/policy.json --model resnet20
+//
+// quant/search/README.md says what is searched, how, and what came out.
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <optional>
+
+#include "../autograd/ops.h"
+#include "../autograd/recorder.h"
+#include "../data/formats/file.h"
+#include "../data/formats/image.h"
+#include "../nn/batch_norm_statistics.h"
+#include "../nn/checkpoint.h"
+#include "../quant/search/budget.h"
+#include "../quant/search/hessian.h"
+#include "../quant/search/peers.h"
+#include "../quant/search/risk.h"
+#include "../quant/sites.h"
+#include "common/attribution.h"
+#include "common/policy_description.h"
+#include "common/progress.h"
+#include "common/quantization.h"
+#include "common/task.h"
+
+using namespace stairgrad;
+using namespace stairgrad::examples;
+
+namespace {
+
+std::vector<std::string> words_of(const std::string& list) {
+  std::vector<std::string> words;
+  for (size_t at = 0; at < list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    words.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return words;
+}
+
+std::vector<int> bits_of(const std::string& option, const std::string& list) {
+  std::vector<int> bits;
+  for (const std::string& word : words_of(list)) {
+    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', option, ' ', list, ": got \"", word,
+          "\", expected bits from 1 to 8 with commas between");
+    bits.push_back(word[0] - '0');
+  }
+  return bits;
+}
+
+struct Settings {
+  CommonOptions common;
+  TaskOptions task;
+  TrainingOptions training{.epochs = 8, .lr = 0.02, .weight_decay = 1e-4, .warmup = 0.5};
+  QuantizationOptions policy{.quantizer = "lsq"};  // how the policy that comes out quantizes
+  std::string method = "gmpq", bops, w_bits = "2,3,4,6", a_bits = "2,3,4,6", importance = "softmax", teachers,
+              describe, exponent = "linear", explain = "own";
+  bool scratch = false, search_ends = false, keep_empty = false;
+  double importance_lr = 10, temperature = 1, last_temperature = 0.1, tolerance = 3, stiffness = 5,
+         rate = 0.02, attribution = 40, share = 1;
+  int curve_points = 7, probes = 8, levels = 3;
+  double beta = 0.25, cells = 0.15;
+  int64_t figures = 500, hessian_images = 64;
+  quant::RiskOptions risk;
+  Value values;
+
+  void parse(int argc, char** argv) {
+    Options options("search", "Searches bits for each layer under a budget of BOPs.",
+                    {"search --model resnet20 --init out/train/model.safetensors --bops 361M --dtype bf16",
+                     "search --method edmips --model resnet20 --init out/train/model.safetensors --bops 361M",
+                     "search --describe out/search/policy.json --model resnet20"});
+    common.add_to(options, "out/search");
+    options.add("--describe", describe, "a policy file: print what it costs for --model, and search nothing");
+    options
+        .add("--method", method,
+             "gmpq: imitate the float network's attribution; r-gmpq: our reading of its successor (IJCV'24), "
+             "with "
+             "maps partitioned and an exponent for each image; edmips: no attribution; hessian: bits by the "
+             "curvature of the loss (HAWQ-V2); random, uniform: no search")
+        .one_of({"gmpq", "r-gmpq", "edmips", "hessian", "random", "uniform"});
+    options.add("--bops", bops,
+                "budget, such as 361M or 7.4G (1e9): MACs * bits of weights * bits of activations, over all "
+                "layers but "
+                "the first and the last");
+    options.add("--tolerance", tolerance, "percent of the budget that the policy may leave unused")
+        .between(0.01, 50);
+    options.add("--w-candidates", w_bits, "candidate bits of weights, 1 to 8, ascending");
+    options.add("--a-candidates", a_bits, "candidate bits of activations");
+    options.add("--search-ends", search_ends, "search the first and the last layer, too");
+    policy.add_to(options);
+    task.add_to(options);
+    options.add("--share", share, "search on so much of the training pictures, evenly spread")
+        .between(0.001, 1);
+    training.add_to(options);
+    options.add("--scratch", scratch,
+                "start from random weights, as the released code; --init is the teacher alone");
+    options.add("--teachers", teachers,
+                "model files with commas between, whose mean map is imitated (default: --init)");
+    options.add("--importance", importance, "how logits become shares: softmax, or with Gumbel noise")
+        .one_of({"softmax", "gumbel"});
+    options.add("--importance-lr", importance_lr, "multiplies the learning rate of the logits").at_least(0);
+    options.add("--temperature", temperature, "of the shares at the start").between(0.001, 1000);
+    options
+        .add("--last-temperature", last_temperature, "and at the end; between the two it falls exponentially")
+        .between(0.001, 1000);
+    options.add("--stiffness", stiffness, "weight of the squared distance from the budget").at_least(0);
+    options.add("--rate", rate, "how fast the multiplier of the budget adapts").at_least(0);
+    options.add("--attribution", attribution, "weight of the attribution loss").at_least(0);
+    options.add("--block", risk.block,
+                "after which maps are taken, such as layer2.2 (default: the last feature map)");
+    options.add("--explain", explain, "which class: each network's own, the teacher's, or the label")
+        .one_of({"own", "teacher", "label"});
+    options
+        .add("--exponent", exponent,
+             "of the imitated map, by the mean bits: linear as in the paper, convex and concave as its other "
+             "two, "
+             "reciprocal as the released code, or constant")
+        .one_of(quant::capacity_rule_names());
+    options.add("--exponent-at-2", risk.capacity.at_2_bits, "for a mean of 2 bits").between(0.01, 100);
+    options.add("--exponent-at-8", risk.capacity.at_8_bits, "for a mean of 8 bits").between(0.01, 100);
+    options.add("--exponent-constant", risk.capacity.constant, "of the rule constant").between(0.01, 100);
+    options.add("--exponent-product", risk.capacity.product, "of the rule reciprocal").between(0.01, 1000);
+    options.add("--top-k", risk.top_k, "only the largest pixels of the imitated map count; 0: all")
+        .at_least(0);
+    options.add("--keep-empty", keep_empty, "count images where a map has no support, as the released code");
+    options.add("--levels", levels, "r-gmpq, our reading: levels of the partition of maps").between(0, 10);
+    options
+        .add("--cells", cells,
+             "r-gmpq, our reading: a cell is cut while it spans more than this share of the peak")
+        .between(0, 1);
+    options.add("--beta", beta, "r-gmpq, our reading: how much harder images concentrate more")
+        .between(0, 10);
+    options.add("--hessian-images", hessian_images, "training pictures for the curvature").between(1, 10'000);
+    options.add("--probes", probes, "random vectors for the curvature").between(1, 10'000);
+    options.add("--curve-points", curve_points, "budgets of the trade-off curve; 0: no curve")
+        .between(0, 100);
+    options.add("--figures", figures, "test pictures whose attribution is compared at the end").at_least(1);
+    options.parse(argc, argv);
+    risk.capacity.rule = quant::parse_capacity_rule(exponent);
+    risk.explained = quant::parse_explained_class(explain);
+    risk.skip_empty = !keep_empty;
+    if (method == "r-gmpq") {
+      risk.levels = levels;
+      risk.tolerance = cells;
+      risk.beta = beta;
+    }
+    if (method == "edmips") attribution = 0;
+    check(!describe.empty() || !bops.empty(),
+          "got no --bops, expected a budget such as 361M (search --help)");
+    check(policy.policy.empty(), "--policy: the policy is what comes out here; did you mean --describe?");
+    training.seed = common.seed;
+    values = options.values();
+  }
+
+  bool trains() const { return method == "gmpq" || method == "r-gmpq" || method == "edmips"; }
+  /// As reports call it.
+  std::string title() const { return method == "r-gmpq" ? "R-GMPQ, our reading" : method; }
+};
+
+int describe(const Settings& s) {
+  nn::ModelOptions options = nn::usual_options(s.task.model);
+  options.width = s.task.width;
+  const auto model = nn::make_model(s.task.model, options);
+  nn::initialise(*model, s.common.seed);
+  const quant::Policy policy = quant::Policy::load(s.describe, *model);
+  std::cout << policy_table(*model, policy).text() << "\n"
+            << accounting_table(quant::account(*model, policy), s.task.model).text() << "\n";
+  const MeasuredLatency latency = measure_latency(*model, policy);
+  if (latency.reason.empty())
+    std::cout << "integer runtime: " << fixed(latency.ms, 3) << " ms for one image, "
+              << bytes(static_cast<double>(latency.bytes)) << " of parameters\n";
+  else
+    std::cout << "no integer form: " << latency.reason << "\n";
+  return 0;
+}
+
+class Search {
+ public:
+  explicit Search(Settings settings)
+      : s_(std::move(settings)),
+        task_(load_task(s_.task, s_.common.data, s_.common.seed)),
+        run_(s_.common.out, s_.common.resume),
+        space_(*task_.model, bits_of("--w-candidates", s_.w_bits), bits_of("--a-candidates", s_.a_bits),
+               s_.search_ends),
+        budget_bops_(quant::parse_bops(s_.bops)),
+        budget_(budget_bops_, s_.stiffness, s_.rate) {
+    quant::check_quantizer(s_.policy.quantizer);
+    space_.check_budget(budget_bops_, s_.tolerance / 100);
+    run_.describe("search", s_.values, s_.common.seed);
+    if (s_.share < 1) keep_share();
+    float_ = copy_of_model();
+  }
+
+  void go() {
+    const Stopwatch watch;
+    if (s_.trains())
+      train();
+    else if (s_.method == "hessian")
+      choice_ = by_hessian();
+    else if (s_.method == "random")
+      choice_ = quant::random_choice(space_, lowest(), budget_bops_, s_.common.seed);
+    else
+      choice_ = quant::uniform_choice(space_, budget_bops_);
+    run_.seconds("search", watch.seconds());
+    finish();
+  }
+
+ private:
+  void keep_share() {
+    std::vector<int64_t> indices;
+    const int64_t size = task_.train.size(),
+                  kept = std::max<int64_t>(1, std::llround(s_.share * static_cast<double>(size)));
+    for (int64_t i = 0; i < kept; ++i) indices.push_back(i * size / kept);
+    task_.train = data::subset(task_.train, std::move(indices));
+  }
+  std::unique_ptr<nn::Model> copy_of_model() const {
+    auto copy = nn::make_model(s_.task.model, task_.info.options);
+    copy->load_state(task_.model->state());
+    copy->eval();
+    return copy;
+  }
+  int64_t lowest() const {
+    return std::llround(static_cast<double>(budget_bops_) * (1 - s_.tolerance / 100));
+  }
+  quant::Policy policy_of(const quant::BitChoice& choice) const {
+    return space_.policy(*float_, choice,
+                         {s_.policy.w_bits, s_.policy.a_bits, s_.policy.quantizer, s_.policy.granularity},
+                         quant::parse_skip(s_.policy.skip), quant::parse_ends(s_.policy.ends));
+  }
+
+  // --- the search by gradients ---
+
+  std::vector<std::unique_ptr<nn::Model>> load_teachers() const {
+    std::vector<std::unique_ptr<nn::Model>> all;
+    for (const std::string& file : words_of(s_.teachers)) {
+      const std::string path = data::find_file(file, s_.common.data);
+      all.push_back(nn::load_model(path));
+      const int64_t classes = nn::read_model_info(path).options.classes;
+      check(classes == task_.info.options.classes, "--teachers ", file, ": got a network for ", classes,
+            " classes, expected ", task_.info.options.classes);
+    }
+    check(!all.empty() || !s_.task.init.empty() || s_.attribution == 0, "--method ", s_.method,
+          " imitates a float network: name its file with --init or --teachers");
+    if (all.empty()) all.push_back(copy_of_model());
+    for (const auto& teacher : all) teacher->eval();
+    return all;
+  }
+
+  std::vector<nn::ParameterGroup> groups() const {
+    std::vector<nn::ParameterGroup> groups = {
+        {{}, 1, s_.training.weight_decay}, {{}, 1, 0}, {{}, s_.importance_lr, 0}};
+    for (const nn::NamedTensor& p : task_.model->parameters()) {
+      const bool own = p.name.starts_with("search.");
+      groups[own && p.name.ends_with(".logits") ? 2 : own || p.tensor.rank() < 2].parameters.push_back(p);
+    }
+    return groups;
+  }
+
+  // Shares without noise are those that cost, choice and evaluation go by.
+  void soften(bool noise) {
+    const double done = all_steps_ > 0 ? steps_.item() / all_steps_ : 0;
+    supernet_->soften({.temperature = s_.temperature * std::pow(s_.last_temperature / s_.temperature, done),
+                       .gumbel = noise && s_.importance == "gumbel",
+                       .seed = s_.common.seed,
+                       .step = std::llround(steps_.item())});
+  }
+
+  Tensor loss_of(const Tensor& images, const data::Batch& batch) {
+    soften(/*noise=*/true);
+    const Tensor cost = supernet_->expected_bops();
+    expected_bops_ = cost.item();
+    Tensor logits, imitation;
+    if (s_.attribution > 0) {
+      const bool measure = static_cast<int64_t>(steps_.item()) % every_ == 0;
+      const quant::Risk risk = quant::generalisation_risk(*task_.model, *supernet_, teachers_, images,
+                                                          batch.labels, s_.risk, measure);
+      logits = risk.logits;
+      imitation = risk.imitation * s_.attribution;
+      note("imitation", imitation.item());
+      note("exponent", risk.exponent);
+      note("empty", 100 * static_cast<double>(risk.empty) / static_cast<double>(batch.size()));
+      if (measure) note("agreement", risk.agreement);
+    } else {
+      logits = cast((*task_.model)(images), DType::f32);
+    }
+    const Tensor entropy = cross_entropy_of(logits, batch, s_.training.label_smoothing);
+    note("cross_entropy", entropy.item());
+    const Tensor loss = entropy + budget_.penalty(cost);
+    return imitation.defined() ? loss + imitation : loss;
+  }
+
+  // Means since the last line of metrics.
+  void note(const std::string& name, double value) {
+    sums_[name].first += value;
+    sums_[name].second += 1;
+  }
+
+  void note_shares() {
+    Value line = Value::Group{{"phase", "search"}, {"epoch", steps_.item() / static_cast<double>(batches_)}};
+    for (const auto& [name, sum] : sums_) line.set("losses." + name, sum.first / sum.second);
+    sums_.clear();
+    line.set("bops", expected_bops_);
+    line.set("multiplier", budget_.multiplier());
+    line.set("bits.mean", supernet_->mean_bits());
+    double entropy = 0;
+    for (const auto& layer : supernet_->layers()) {
+      for (const auto& [site, kind] : {std::pair{layer.weight, "w"}, std::pair{layer.input, "a"}}) {
+        const NoGrad no_grad;
+        const std::vector<double> shares = site->shares().value().to_vector();
+        for (size_t j = 0; j < shares.size(); ++j) {
+          line.set(text("shares.", kind, '.', layer.name, '.', site->bits()[j]), shares[j]);
+          if (shares[j] > 0)
+            entropy -= shares[j] * std::log(shares[j]) / static_cast<double>(2 * supernet_->layers().size());
+        }
+        line.set(text("bits.", kind, '.', layer.name), site->expected_bits().item());
+      }
+    }
+    line.set("entropy", entropy);
+    run_.metrics(line);
+  }
+
+  void train() {
+    check(s_.training.mixup == 0 && s_.training.cutmix == 0,
+          "--mixup and --cutmix: a mixed picture has no class to explain, expected both 0");
+    check(s_.training.epochs > 0, "--epochs 0: a search needs at least one");
+    owned_ = load_teachers();
+    for (const auto& teacher : owned_) teachers_.push_back(teacher.get());
+    if (s_.scratch) nn::initialise(*task_.model, s_.common.seed);
+    supernet_ = quant::attach_supernet(*task_.model, space_, {s_.policy.quantizer, s_.policy.granularity});
+    calibrate(*task_.model, task_, s_.common.seed);
+    data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
+    batches_ = loader.batches();
+    all_steps_ = static_cast<double>(s_.training.epochs * batches_);
+    every_ = std::max<int64_t>(1, batches_ / 10);
+    nn::SGD optimiser(groups(), s_.training.momentum, /*nesterov=*/true);
+    TrainingJob job{.phase = "search",
+                    .model = *task_.model,
+                    .optimiser = optimiser,
+                    .loader = loader,
+                    .options = s_.training,
+                    .run = run_,
+                    .checkpoint = "search.ckpt",
+                    .notes = notes()};
+    job.parts = {{"budget", budget_.state()}, {"progress", {{"steps", steps_}}}};
+    job.loss = [&](const Tensor& images, const data::Batch& batch) { return loss_of(images, batch); };
+    job.after_step = [&] {
+      supernet_->project();
+      budget_.update(expected_bops_);
+      steps_.data<double>()[0] += 1;
+      if (static_cast<int64_t>(steps_.item()) % every_ == 0) note_shares();
+    };
+    const data::Dataset measured = some_of(task_.train, 1000);
+    job.measured = "training (unchanged pictures)";
+    job.evaluate = [&] {
+      soften(/*noise=*/false);
+      write_policy_of_epoch();
+      return evaluate(*task_.model, measured, task_.test_transform(), s_.training.type());
+    };
+    examples::train(job, s_.common.resume);
+    soften(/*noise=*/false);
+    decide();
+  }
+
+  // Whatever the value of a resumed run depends on.
+  std::map<std::string, std::string> notes() const {
+    std::map<std::string, std::string> notes;
+    for (const char* name : {"model",
+                             "dataset",
+                             "init",
+                             "method",
+                             "bops",
+                             "w-candidates",
+                             "a-candidates",
+                             "search-ends",
+                             "quantizer",
+                             "granularity",
+                             "width",
+                             "size",
+                             "limit",
+                             "share",
+                             "scratch",
+                             "teachers",
+                             "importance",
+                             "importance-lr",
+                             "temperature",
+                             "last-temperature",
+                             "stiffness",
+                             "rate",
+                             "attribution",
+                             "block",
+                             "explain",
+                             "exponent",
+                             "exponent-at-2",
+                             "exponent-at-8",
+                             "exponent-constant",
+                             "exponent-product",
+                             "top-k",
+                             "keep-empty",
+                             "levels",
+                             "cells",
+                             "beta"})
+      notes[name] = s_.values.find(name)->json();
+    return notes;
+  }
+
+  // The policy that a search would give that ended now.
+  std::optional<quant::BitChoice> best_within(int64_t budget) const {
+    return space_.best([&](size_t layer, quant::LayerBits bits) { return supernet_->merit(layer, bits); },
+                       std::llround(static_cast<double>(budget) * (1 - s_.tolerance / 100)), budget);
+  }
+  void write_policy_of_epoch() const {
+    const auto epoch = std::llround(steps_.item() / static_cast<double>(batches_));
+    if (const auto choice = best_within(budget_bops_))
+      data::atomic_write(run_.file(text("policy-epoch", epoch, ".json")), policy_of(*choice).to_json());
+  }
+
+  void decide() {
+    int ties = 0;
+    const quant::BitChoice argmax = supernet_->chosen(&ties);
+    const auto within = best_within(budget_bops_);
+    check(within.has_value(), "no policy of these candidates has BOPs from ",
+          quant::in_giga(static_cast<double>(lowest())), " to ",
+          quant::in_giga(static_cast<double>(budget_bops_)), "; raise --tolerance");
+    choice_ = *within;
+    int64_t changed = 0;
+    for (size_t i = 0; i < choice_.size(); ++i)
+      changed += (choice_[i].w != argmax[i].w) + (choice_[i].a != argmax[i].a);
+    const double expected = supernet_->expected_bops().item();
+    Value& result = run_.result();
+    result.set("search.expected_bops", expected);
+    result.set("search.argmax_bops", space_.bops(argmax));
+    result.set("search.changed_sites", changed);
+    result.set("search.ties", ties);
+    result.set("search.multiplier", budget_.multiplier());
+    decision_ = text("Expected BOPs at the end ", quant::in_giga(expected), ", argmax ",
+                     quant::in_giga(static_cast<double>(space_.bops(argmax))), ", ", ties, " ties; ", changed,
+                     " of ", 2 * choice_.size(), " sites changed to meet the budget.");
+  }
+
+  // --- the search by curvature ---
+
+  quant::BitChoice by_hessian() {
+    const data::Dataset some = some_of(task_.train, s_.hessian_images);
+    data::Loader loader(some, task_.test_transform(), {.batch = some.size()});
+    loader.start(0);
+    data::Batch batch;
+    loader.next(batch);
+    const quant::HessianOptions options{s_.policy.quantizer, s_.policy.granularity, s_.probes,
+                                        s_.common.seed};
+    const auto traces = quant::hessian_traces(*task_.model, space_, batch.images, batch.labels, options);
+    for (const auto& [name, trace] : traces) run_.result().set("search.traces." + name, trace);
+    const auto choice = space_.best(quant::hessian_merit(*task_.model, space_, traces, batch.images, options),
+                                    lowest(), budget_bops_);
+    check(choice.has_value(), "no policy of these candidates has BOPs within ", s_.tolerance,
+          " % of the budget");
+    return *choice;
+  }
+
+  // --- what came out ---
+
+  // The supernet with the shares of one choice alone, and batch norms that fit it.
+  void become_child(const quant::BitChoice& choice) {
+    for (size_t i = 0; i < choice.size(); ++i) {
+      const auto& layer = supernet_->layers()[i];
+      for (const auto& [site, bits] :
+           {std::pair{layer.weight, choice[i].w}, std::pair{layer.input, choice[i].a}}) {
+        std::vector<double> logits;
+        for (const int candidate : site->bits()) logits.push_back(candidate == bits ? 0 : -1000);
+        Array values = site->logits.value();
+        values.assign(cast(Array::of(logits), values.dtype()));
+        site->soften({});
+      }
+    }
+    data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
+    loader.start(s_.training.epochs);
+    data::Batch batch;
+    int left = 8;
+    nn::reestimate_batch_norms(*task_.model,
+                               [&] { return left-- > 0 && loader.next(batch) ? batch.images : Array(); });
+  }
+
+  Curve trade_off() {
+    Curve curve{"children of the supernet, not trained on", {}, {}};
+    nn::State saved;
+    for (const auto& [name, array] : task_.model->state()) saved[name] = array.clone();
+    std::vector<quant::BitChoice> choices;
+    const auto least = static_cast<double>(space_.bops({space_.w_bits().front(), space_.a_bits().front()})),
+               most = static_cast<double>(space_.bops({space_.w_bits().back(), space_.a_bits().back()}));
+    for (int i = 0; i < s_.curve_points; ++i) {
+      const double at = s_.curve_points > 1 ? i / static_cast<double>(s_.curve_points - 1) : 0;
+      if (const auto choice = best_within(std::llround(least * std::pow(most / least, at))))
+        choices.push_back(*choice);
+    }
+    const data::Dataset measured = some_of(task_.train, 500);
+    for (const quant::BitChoice& choice : choices) {
+      become_child(choice);
+      const Evaluated found = evaluate(*task_.model, measured, task_.test_transform(), s_.training.type());
+      curve.x.push_back(static_cast<double>(space_.bops(choice)) / 1e9);
+      curve.y.push_back(found.accuracy);
+      task_.model->load_state(saved);
+      soften(/*noise=*/false);
+    }
+    return curve;
+  }
+
+  Curve curve(const std::string& name, const std::string& field) const {
+    const RunDirectory::Series series = run_.series("epoch", field);
+    return {name, series.x, series.y};
+  }
+
+  void show_search(Report& report) {
+    report.section("Search");
+    report.paragraph(decision_);
+    report.curves("Loss", "epoch", "",
+                  {curve("cross-entropy", "losses.cross_entropy"), curve("imitation", "losses.imitation")});
+    report.curves("Expected BOPs", "epoch", "BOPs", {curve("expected", "bops")});
+    report.curves("Multiplier of the budget", "epoch", "", {curve("multiplier", "multiplier")});
+    report.curves("Entropy of the shares, mean over sites", "epoch", "nats", {curve("entropy", "entropy")});
+    if (s_.attribution > 0) {
+      report.curves("Exponent", "epoch", "p", {curve("p", "losses.exponent")});
+      report.curves("Rank correlation with the float network's maps", "epoch", "Spearman",
+                    {curve("batch", "losses.agreement")});
+      report.curves("Images without support", "epoch", "percent", {curve("empty", "losses.empty")});
+    }
+    for (const auto& [kind, title] : {std::pair{"w", "weights"}, std::pair{"a", "activations"}}) {
+      std::vector<Curve> bits;
+      for (const quant::SearchLayer& layer : space_.layers())
+        bits.push_back(curve(layer.name, text("bits.", kind, '.', layer.name)));
+      report.curves(text("Expected bits of ", title), "epoch", "bits", bits);
+      for (const int candidate : *kind == 'w' ? space_.w_bits() : space_.a_bits()) {
+        std::vector<Curve> shares;
+        for (const quant::SearchLayer& layer : space_.layers())
+          shares.push_back(curve(layer.name, text("shares.", kind, '.', layer.name, '.', candidate)));
+        report.curves(text("Share of ", candidate, " bits of ", title), "epoch", "share", shares);
+      }
+    }
+    if (s_.curve_points > 0) {
+      const Curve found = trade_off();
+      report.curves("Trade-off: policies of other budgets, by the same shares", "BOPs (1e9)", "percent",
+                    {found});
+      run_.result().set("search.trade_off.gbops", Value::list(found.x));
+      run_.result().set("search.trade_off.accuracy", Value::list(found.y));
+    }
+  }
+
+  void finish() {
+    const quant::Policy policy = policy_of(choice_);
+    data::atomic_write(run_.file("policy.json"), policy.to_json());
+    const quant::Accounting accounting = quant::account(*float_, policy);
+    const int64_t own = space_.bops(choice_);
+    Value& result = run_.result();
+    record(accounting, result);
+    double w = 0, a = 0;
+    int64_t more_of_activations = 0;
+    for (const quant::LayerBits& bits : choice_) {
+      w += bits.w / static_cast<double>(choice_.size());
+      a += bits.a / static_cast<double>(choice_.size());
+      more_of_activations += bits.a > bits.w;
+    }
+    result.set("search.method", s_.title());
+    result.set("search.budget", budget_bops_);
+    result.set("search.bops", own);
+    result.set("search.gbops", static_cast<double>(own) / 1e9);
+    result.set("search.mean_w_bits", w);
+    result.set("search.mean_a_bits", a);
+    result.set("search.layers_with_more_activation_bits", more_of_activations);
+    const double minutes = result.find("seconds.search")->number() / 60;
+    result.set("search.minutes", minutes);
+
+    Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", s_.title()),
+                  text(quant::in_giga(static_cast<double>(own)), " BOPs of a budget of ",
+                       quant::in_giga(static_cast<double>(budget_bops_)),
+                       " in the searched layers, found in ", duration(60 * minutes)));
+    report.section("Policy");
+    add_bits(report, policy, *float_);
+    report.table(accounting_table(accounting, s_.task.width == 1 ? s_.task.model : ""));
+    if (s_.trains()) {
+      show_search(report);
+      become_child(choice_);
+    } else {
+      quant::attach_sites(*task_.model, policy);
+      calibrate(*task_.model, task_, s_.common.seed);
+    }
+    const AttributionFigures figures = measure_attribution(*task_.model, *float_, task_, s_.figures);
+    figures.record(result);
+    const Array sheet = show_attribution(report, *task_.model, *float_, task_);
+    report.paragraph(figures.str());
+    data::write_png(run_.file("attribution.png"), sheet);
+    report.save(run_.file("report.html"));
+    run_.finish();
+    std::cout << policy_table(*float_, policy).text() << "\n"
+              << s_.title() << ": " << quant::in_giga(static_cast<double>(own)) << " BOPs of "
+              << quant::in_giga(static_cast<double>(budget_bops_))
+              << " (all layers but the first and the last), mean bits " << fixed(w, 2) << " of weights and "
+              << fixed(a, 2) << " of activations, found in " << duration(60 * minutes) << "\n"
+              << (decision_.empty() ? "" : decision_ + "\n") << figures.str() << "\nsee "
+              << run_.file("policy.json") << " and " << run_.file("report.html") << "\n";
+  }
+
+  Settings s_;
+  Task task_;
+  RunDirectory run_;
+  quant::SearchSpace space_;
+  int64_t budget_bops_;
+  quant::Budget budget_;
+  std::unique_ptr<nn::Model> float_;  // the network in floats, as it was at the start
+  std::vector<std::unique_ptr<nn::Model>> owned_;
+  std::vector<nn::Model*> teachers_;  // the same
+  std::shared_ptr<quant::Supernet> supernet_;
+  quant::BitChoice choice_;
+  std::string decision_;
+  Array steps_ = Array::scalar(0, DType::f64);
+  double all_steps_ = 0, expected_bops_ = 0;
+  int64_t batches_ = 1, every_ = 1;
+  std::map<std::string, std::pair<double, int>> sums_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program([&] {
+    Settings settings;
+    settings.parse(argc, argv);
+    if (!settings.describe.empty()) return describe(settings);
+    Search(std::move(settings)).go();
+    return 0;
+  });
+}

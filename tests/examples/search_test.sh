@@ -1,0 +1,119 @@
+#!/bin/bash
+# search on synthetic pictures: every method meets the budget and writes a policy that qat and the integer runtime take,
+# a stopped search ends in the same bits, --describe says what a policy costs, and wrong inputs are named.
+#   search_test.sh BUILD
+set -uo pipefail
+build=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+# check NAME COMMAND...
+check() {
+  local name=$1
+  shift
+  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
+}
+# refused NAME WORDS PROGRAM OPTION...: exit code 1 and a message with these words.
+refused() {
+  local name=$1 words=$2 program=$3 code=0
+  shift 3
+  "$build/examples/$program" "$@" >refused.log 2>&1 || code=$?
+  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
+    echo "ok $name"
+  else
+    echo "FAILED $name: exit code $code"
+    cat refused.log
+  fi
+}
+
+common=(--model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5)
+# BOPs of 3/3 bits in the six inner layers of ResNet-8.
+budget=107M
+search() { "$build/examples/search" "${common[@]}" --init float/model.safetensors --bops $budget --figures 64 "$@"; }
+# met FILE: 97 to 100 percent of the budget, and a policy whose BOPs these are.
+met() {
+  python3 - "$@" <<'PYTHON'
+import json, sys
+result = json.load(open(sys.argv[1] + "/result.json"))
+share = result["search"]["bops"] / result["search"]["budget"]
+assert 0.97 <= share <= 1, share
+assert result["cost"]["bops"] == result["search"]["bops"]
+assert -1 <= result["attribution"]["spearman"] <= 1
+policy = json.load(open(sys.argv[1] + "/policy.json"))
+assert policy["layers"]["conv1"]["w_bits"] == 8
+inner = [p for name, p in policy["layers"].items() if name not in ("conv1", "linear")]
+assert len(inner) == 6 and all(p["w_bits"] in (2, 3, 4, 6) and p["a_bits"] in (2, 3, 4, 6) for p in inner)
+PYTHON
+}
+
+check 'a network in floats' "$build/examples/train" "${common[@]}" --epochs 3 --out float
+for method in gmpq r-gmpq edmips hessian random uniform; do
+  check "$method searches" search --method $method --epochs 2 --dtype bf16 --probes 2 --curve-points 3 --out $method
+  check "$method meets the budget" met $method
+done
+check 'R-GMPQ is called our reading' grep -q '"method": *"R-GMPQ, our reading"' r-gmpq/result.json
+check 'the report has bits, trajectories, the trade-off and maps' \
+  sh -c 'for words in "Bits of each layer" "Share of 2 bits" "Trade-off" "Quantized network" "2^30"; do grep -q "$words" gmpq/report.html || exit 1; done'
+check 'a policy of every epoch' [ -s gmpq/policy-epoch1.json -a -s gmpq/policy-epoch2.json ]
+check 'attribution changes what is learned' sh -c '! cmp -s gmpq/search.ckpt edmips/search.ckpt'
+check 'other options: Gumbel noise, an inner block, top-k, classes, rules, random weights' \
+  search --epochs 1 --importance gumbel --block layer2.0 --top-k 20 --explain label --exponent reciprocal --scratch \
+  --keep-empty --search-ends --quantizer dsq --curve-points 0 --share 0.5 --teachers float/model.safetensors --out others
+
+check 'a second search ends in the same bits' search --method gmpq --epochs 2 --dtype bf16 --curve-points 3 --out again
+check 'the same policy' cmp gmpq/policy.json again/policy.json
+"$build/examples/search" "${common[@]}" --init float/model.safetensors --bops $budget --figures 64 --epochs 2 --dtype bf16 --curve-points 3 --out stopped >stopped.log 2>&1 &
+until grep -q '"epoch":1,' stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -INT $!
+wait $!
+check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
+check '--resume goes on' search --method gmpq --epochs 2 --dtype bf16 --curve-points 3 --resume --out stopped
+check 'and ends in the same bits' cmp stopped/search.ckpt again/search.ckpt
+
+check 'qat trains the policy and deploys it' "$build/examples/qat" "${common[@]}" --init float/model.safetensors \
+  --policy gmpq/policy.json --epochs 1 --dtype bf16 --integer-forward --attribution 64 --out qat
+check 'with every code equal, and where it looks' python3 - <<'PYTHON'
+import json
+result = json.load(open("qat/result.json"))
+assert result["agreement"]["codes_mismatched"] == 0
+assert -1 <= result["attribution"]["spearman"] <= 1
+policies = [json.load(open(f"{run}/policy.json")) for run in ("gmpq", "qat")]
+assert policies[0] == policies[1]
+PYTHON
+describe() { "$build/examples/search" --model resnet8 --describe "$1"; }
+check '--describe prints what a policy costs' sh -c "'$build/examples/search' --model resnet8 --describe gmpq/policy.json >described.txt"
+check 'in both units, with layers and latency' \
+  sh -c 'for words in "2^30" "layer2.0.conv1" "first and last layer" " ms for one image"; do grep -q "$words" described.txt || exit 1; done'
+check 'ResNet-18: 6.782 G of 7.256 G at 2/2' sh -c "
+  python3 -c '
+import json
+layers = [\"conv1\", \"fc\"] + [f\"layer{s}.{b}.conv{c}\" for s in (1, 2, 3, 4) for b in (0, 1) for c in (1, 2)]
+layers += [f\"layer{s}.0.downsample.0\" for s in (2, 3, 4)]
+tensors = [\"stem\"] + [f\"layer{s}.{b}.output\" for s in (1, 2, 3, 4) for b in (0, 1)] + [f\"layer{s}.0.skip\" for s in (2, 3, 4)]
+json.dump({\"version\": 1, \"ends\": \"same\", \"layers\": {l: {\"w_bits\": 2, \"a_bits\": 2, \"quantizer\": \"lsq\"} for l in layers},
+           \"tensors\": {t: {\"bits\": 8, \"quantizer\": \"lsq\"} for t in tensors}}, open(\"r18.json\", \"w\"), indent=1)'
+  '$build/examples/search' --model resnet18 --describe r18.json >r18.txt && grep -q '6.782 G' r18.txt && grep -q '7.256 G' r18.txt && grep -q 1853.4G r18.txt"
+
+cat >few.json <<JSON
+{"title": "Few", "program": "search", "keep": ["policy.json"],
+ "options": {"model": "resnet8", "dataset": "synthetic", "limit": 256, "init": "float/model.safetensors", "bops": "$budget", "figures": 32},
+ "figures": [{"name": "GBOPs", "field": "search.gbops"}],
+ "rows": [{"name": "r, at random", "options": {"method": "random"}, "seeds": [3]}]}
+JSON
+check 'a table of searches' "$build/examples/table" few.json --out work
+check 'keeps the policies' cmp few/r_at_random-seed3.policy.json work/few/r_at_random-seed3/policy.json
+
+wrong() { sed "$1" gmpq/policy.json >wrong.json; }
+wrong 's/layer2.0.conv1/layer2.0.conv7/'
+refused 'a policy with an unknown layer' "line [0-9]*: .*layer2.0.conv7.*did you mean 'layer2.0.conv" search --model resnet8 --describe wrong.json
+wrong '0,/"w_bits": [2346]/s//"w_bits": 33/'
+refused 'a policy with 33 bits' 'line [0-9]*: .*33 bits' qat "${common[@]}" --policy wrong.json --epochs 1 --out no
+refused 'a policy of another network' 'line 3: ' search --model resnet14 --describe gmpq/policy.json
+refused 'no budget' 'no --bops' search "${common[@]}" --out no
+refused 'a budget that is no number' '365M' search "${common[@]}" --bops 7.4X --out no
+refused 'a budget out of reach' 'expected one from' search "${common[@]}" --init float/model.safetensors --bops 1K --out no
+refused 'nothing to imitate' 'name its file' search "${common[@]}" --bops $budget --out no
+refused 'a block that is none' "did you mean 'layer2.0'" search "${common[@]}" --init float/model.safetensors --bops $budget --block layer2.9 --epochs 1 --out no
+refused 'candidates that are none' 'bits from 1 to 8' search "${common[@]}" --bops $budget --w-candidates 2,16 --out no
+refused 'an unknown quantizer' 'did you mean' search "${common[@]}" --init float/model.safetensors --bops $budget --quantizer lqs --out no
