@@ -11,7 +11,7 @@
 namespace stairgrad {
 
 /// The grids of a tensor: one for all of it, or one for each slice of the outermost axis (output channel of a
-/// weight). Those of one tensor differ in scale only.
+/// weight). Those of one tensor have the same codes, and differ in scale and, if it is an integer, zero point.
 using Grids = std::vector<Grid>;
 
 /// A quantized tensor: what a quantizer gives and what a quantized layer convolves.

@@ -56,6 +56,28 @@ class Average final : public Observer {
   double batches_ = 0;
 };
 
+// GDFQ's average, and that of its descendants: the bias correction goes into what is averaged next, so ranges
+// explode (by 3945 after 22 batches of the same data) before they settle after about 150.
+class CompatibleAverage final : public Observer {
+ public:
+  using Observer::Observer;
+
+ private:
+  void see(const Array&, const Ranges& extremes) override {
+    if (average_.empty()) average_.resize(extremes.size());
+    const double momentum = options().momentum;
+    decay_ *= momentum;
+    for (size_t g = 0; g < average_.size(); ++g) {
+      average_[g].low = (momentum * average_[g].low + (1 - momentum) * extremes[g].low) / (1 - decay_);
+      average_[g].high = (momentum * average_[g].high + (1 - momentum) * extremes[g].high) / (1 - decay_);
+    }
+  }
+  Ranges found() const override { return average_; }
+
+  Ranges average_;
+  double decay_ = 1;
+};
+
 class ImageMean final : public Observer {
  public:
   using Observer::Observer;
@@ -317,6 +339,7 @@ struct Entry {
   std::unique_ptr<Observer> (*make)(const ObserverOptions&);
 };
 constexpr Entry entries[] = {{"minmax", make<Extremes>},      {"ema", make<Average>},
+                             {"ema_compat", make<CompatibleAverage>},
                              {"image_mean", make<ImageMean>}, {"percentile", make<Percentile>},
                              {"sigma", make<Sigma>},          {"mse", make<LeastError>},
                              {"kl", make<Divergence>}};

@@ -54,6 +54,7 @@ class Observer {
 /// By name:
 /// - minmax: the extremes of everything
 /// - ema: the extremes of each batch, averaged with weights momentum^age
+/// - ema_compat: the same with the bias correction of GDFQ and its descendants, which explodes at first
 /// - image_mean: the extremes of each image (slice of the outermost axis), averaged; MQBench's for activations
 /// - percentile: what leaves (100 - percentile) % of the values outside, in equal shares if both ends may move
 /// - sigma: mean +- sigmas * deviation, at most the extremes

@@ -161,6 +161,7 @@ Array fake_quantize(const Array& x, const Grids& grids) {
 
 // --- the catalogue: explicit, because static initialisers would vanish from a static library ---
 
+QuantizerEntry affine_entry();
 QuantizerEntry apot_entry();
 QuantizerEntry binary_entry();
 QuantizerEntry dorefa_entry();
@@ -176,7 +177,7 @@ namespace {
 
 std::map<std::string, QuantizerEntry>& catalogue() {
   static std::map<std::string, QuantizerEntry> entries = {
-      {"apot", apot_entry()},         {"binary", binary_entry()},       {"dorefa", dorefa_entry()},
+      {"affine", affine_entry()},     {"apot", apot_entry()},         {"binary", binary_entry()},       {"dorefa", dorefa_entry()},
       {"dsq", dsq_entry()},           {"dsq_fixed", dsq_fixed_entry()}, {"lsq", lsq_entry()},
       {"lsq_plus", lsq_plus_entry()}, {"pact", pact_entry()},           {"ste", ste_entry()},
       {"ternary", ternary_entry()},

@@ -7,9 +7,18 @@
 namespace stairgrad::quant {
 namespace {
 
-// The layers whose input is a stored tensor as it is, and which one. Found by running the model once: such an
-// input shares memory with what passed a tensor tap.
+// Of a layer that multiplies; others have none.
+void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
+  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
+  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
+}
+
+}  // namespace
+
+// Found by running the model once: such an input shares memory with what passed a tensor tap.
 std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
+  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> before;
+  for (const nn::NamedTap& t : model.taps()) before.emplace_back(t.tap, t.tap->hook);
   std::map<std::string, Array> passed;
   std::map<std::string, std::string> readers;
   for (const nn::NamedTap& t : model.taps()) {
@@ -30,17 +39,9 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
     const NoGrad no_grad;
     model(Array::zeros(model.input_shape()));
   }
-  for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
+  for (auto& [tap, hook] : before) tap->hook = hook;
   return readers;
 }
-
-// Of a layer that multiplies; others have none.
-void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
-  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
-  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
-}
-
-}  // namespace
 
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
   check_policy(policy, model);

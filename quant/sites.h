@@ -47,6 +47,8 @@ class Sites : public nn::Module {
 /// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not
 /// fit.
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
+/// The layers whose input is a stored tensor as it is, and which one.
+std::map<std::string, std::string> readers_of_tensors(nn::Model& model);
 /// Takes them out again; layers convolve values.
 void detach_sites(nn::Model& model);
 /// Initialises every quantizer from one batch that runs through the model in evaluation mode.

@@ -1,5 +1,6 @@
 #include "statistics.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -37,6 +38,17 @@ Interval mean_interval(const std::vector<double>& x) {
   if (x.size() < 2) return {NAN, NAN};
   const double half = t_quantile(x.size() - 1) * deviation(x) / std::sqrt(static_cast<double>(x.size()));
   return {mean(x) - half, mean(x) + half};
+}
+
+double mcnemar(int64_t lost, int64_t gained) {
+  const int64_t n = lost + gained;
+  const auto choose = [n](int64_t k) {  // log of n over k, times 2^-n
+    return std::lgamma(static_cast<double>(n + 1)) - std::lgamma(static_cast<double>(k + 1)) -
+           std::lgamma(static_cast<double>(n - k + 1)) - static_cast<double>(n) * std::log(2.0);
+  };
+  double tail = 0;
+  for (int64_t k = 0; k <= std::min(lost, gained); ++k) tail += std::exp(choose(k));
+  return std::min(1.0, 2 * tail);
 }
 
 }  // namespace stairgrad::examples

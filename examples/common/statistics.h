@@ -1,6 +1,7 @@
 // Means of a few runs, and how sure they are.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 namespace stairgrad::examples {
@@ -15,5 +16,9 @@ struct Interval {
 /// Where the mean of the population lies with 95 % confidence, by Student's t distribution; NaN for fewer than two
 /// values.
 Interval mean_interval(const std::vector<double>& x);
+
+/// Two-sided p of McNemar's exact test: that of so many pictures which only one of two networks knows, `lost`
+/// and `gained` are shared out by chance. 1 if there are none.
+double mcnemar(int64_t lost, int64_t gained);
 
 }  // namespace stairgrad::examples

@@ -18,25 +18,39 @@ constexpr const char* metadata_key = "stairgrad.integer_model";
 // --- packed codes: weight = offset + step * q with q of `bits` bits, least significant bits first ---
 
 struct Packing {
-  int bits, step, offset;
+  int bits, step;
+  std::vector<int64_t> offset;  // one, or one for each output channel
+
+  int64_t offset_of(int64_t channel) const { return offset[offset.size() == 1 ? 0 : static_cast<size_t>(channel)]; }
 };
 
-// The even symmetric grids have odd codes only; all others count in ones.
+// The even symmetric grids have odd codes only; all others count in ones. Where the codes of a layer do not fit
+// its bits, as on affine grids, those of each channel start at their smallest.
 Packing packing_of(const Array& weights, int bits) {
   const int8_t* w = weights.data<int8_t>();
-  if (bits == 8) return {8, 1, -128};
+  if (bits == 8) return {8, 1, {-128}};
   const bool odd = std::all_of(w, w + weights.size(), [](int8_t code) { return code % 2 != 0; });
-  return odd ? Packing{bits, 2, -((1 << bits) - 1)} : Packing{bits, 1, -(1 << (bits - 1))};
+  const int half = 1 << (bits - 1);
+  const auto within = [&](int low, int high) {
+    return std::all_of(w, w + weights.size(), [=](int8_t code) { return code >= low && code < high; });
+  };
+  if (odd && within(1 - 2 * half, 2 * half)) return {bits, 2, {1 - 2 * half}};
+  if (within(-half, half)) return {bits, 1, {-half}};
+  const int64_t channels = weights.dim(0), size = weights.size() / channels;
+  Packing packing{bits, 1, {}};
+  for (int64_t c = 0; c < channels; ++c)
+    packing.offset.push_back(std::min<int64_t>(0, *std::min_element(w + c * size, w + (c + 1) * size)));
+  return packing;
 }
 
 Array pack(const Array& weights, const Packing& p) {
   Array packed = Array::zeros({(weights.size() * p.bits + 7) / 8}, DType::u8);
   uint8_t* out = packed.data<uint8_t>();
+  const int64_t size = weights.size() / weights.dim(0);
   for (int64_t i = 0; i < weights.size(); ++i) {
-    const int q = (weights.data<int8_t>()[i] - p.offset) / p.step;
-    check(q >= 0 && q < (1 << p.bits) && p.offset + p.step * q == weights.data<int8_t>()[i],
-          "[integer model] the weight code ", int{weights.data<int8_t>()[i]}, " does not fit ", p.bits,
-          " bits");
+    const int64_t code = weights.data<int8_t>()[i], offset = p.offset_of(i / size), q = (code - offset) / p.step;
+    check(q >= 0 && q < (1 << p.bits) && offset + p.step * q == code, "[integer model] the weight code ", code,
+          " does not fit ", p.bits, " bits");
     for (int bit = 0; bit < p.bits; ++bit)
       if (q >> bit & 1) out[(i * p.bits + bit) / 8] |= static_cast<uint8_t>(1 << ((i * p.bits + bit) % 8));
   }
@@ -46,11 +60,12 @@ Array pack(const Array& weights, const Packing& p) {
 Array unpack(const Array& packed, const Shape& shape, const Packing& p) {
   Array weights(shape, DType::s8);
   const uint8_t* in = packed.data<uint8_t>();
+  const int64_t size = weights.size() / weights.dim(0);
   for (int64_t i = 0; i < weights.size(); ++i) {
-    int q = 0;
+    int64_t q = 0;
     for (int bit = 0; bit < p.bits; ++bit)
       q |= (in[(i * p.bits + bit) / 8] >> ((i * p.bits + bit) % 8) & 1) << bit;
-    weights.data<int8_t>()[i] = static_cast<int8_t>(p.offset + p.step * q);
+    weights.data<int8_t>()[i] = static_cast<int8_t>(p.offset_of(i / size) + p.step * q);
   }
   return weights;
 }
@@ -113,7 +128,7 @@ struct LayerWriter {
                  {"weights", list(c.weights.shape())},
                  {"weight_bits", c.weight_bits},
                  {"weight_step", p.step},
-                 {"weight_offset", p.offset},
+                 {"weight_offset", p.offset.size() == 1 ? Json(p.offset[0]) : Json(p.offset)},
                  {"stride", c.options.stride},
                  {"padding", c.options.padding},
                  {"dilation", c.options.dilation},
@@ -241,11 +256,15 @@ class LayerReader {
     c.lo = static_cast<int>(f.integer("lo", 0, 255));
     c.hi = static_cast<int>(f.integer("hi", 0, 255));
     c.skip_ratio = f.number("skip_ratio");
-    const Packing packing{c.weight_bits, static_cast<int>(f.integer("weight_step", 1, 2)),
-                          static_cast<int>(f.integer("weight_offset", -128, 0))};
-    if (packing.offset + packing.step * ((1 << packing.bits) - 1) > 127)
-      f.fail("the weight codes of " + c.name + " exceed 127");
     const Shape shape = shape_of(f, "weights", 4);
+    Packing packing{c.weight_bits, static_cast<int>(f.integer("weight_step", 1, 2)), {}};
+    if (f.at("weight_offset").is_array())
+      packing.offset = f.integers("weight_offset", static_cast<size_t>(shape[0]), static_cast<size_t>(shape[0]), -128, 0);
+    else
+      packing.offset = {f.integer("weight_offset", -128, 0)};
+    for (const int64_t offset : packing.offset)
+      if (offset + packing.step * ((1 << packing.bits) - 1) > 127)
+        f.fail("the weight codes of " + c.name + " exceed 127");
     const Array& packed = tensor(f, prefix + "weights", DType::u8, {(shape.size() * packing.bits + 7) / 8});
     c.weights = unpack(packed, shape, packing);
     if (f.has("low")) c.low = f.number("low");

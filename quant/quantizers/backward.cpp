@@ -181,7 +181,8 @@ DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& al
   return result;
 }
 
-RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes) {
+RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes,
+                         const Array& dropped) {
   const auto parameter = [&] { return Array(scale.shape(), scale.dtype()); };
   RoundedSums result{Array(x.shape(), x.dtype()), parameter(), parameter(), parameter()};
   dispatch("rounded", gradient, x, [&](auto type) {
@@ -189,12 +190,13 @@ RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& sca
     using P = Parameter<T>;
     const auto run = loops<T>().rounded;
     const T *from = x.data<T>(), *gradients = gradient.data<T>();
+    const T* partly = dropped.has_value() ? dropped.data<T>() : nullptr;
     const P* scales = scale.data<P>();
     T* to = result.x.data<T>();
     const auto sums = over_chunks<GridSums>(
         x.size(), scale.size(), [&](int64_t group, int64_t offset, int64_t count, GridSums& part) {
-          run(from + offset, gradients + offset, to + offset, count, 1 / static_cast<double>(scales[group]),
-              codes.zero_point, codes.lo, codes.hi, part);
+          run(from + offset, partly ? partly + offset : nullptr, gradients + offset, to + offset, count,
+              1 / static_cast<double>(scales[group]), codes.zero_point, codes.lo, codes.hi, part);
         });
     for (size_t g = 0; g < sums.size(); ++g) {
       result.rounding.data<P>()[g] = static_cast<P>(sums[g].rounding);

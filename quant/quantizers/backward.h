@@ -20,8 +20,10 @@ DsqGradients dsq_backward(const Array& gradient, const Array& x, const Array& al
 struct RoundedSums {
   Array x, rounding, below, above;
 };
-/// Of sum(gradient * y) for y on the codes and the zero point of `codes`, with one scale for each range.
-RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes);
+/// Of sum(gradient * y) for y on the codes and the zero point of `codes`, with one scale for each range. With
+/// `dropped`, a result of which some elements are x as it was, those count as not quantized.
+RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes,
+                         const Array& dropped = {});
 
 /// gradient where x lies in its range, else 0.
 Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges);

@@ -178,26 +178,39 @@ void dsq(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSum
     dsq_by<T, Exponential>(x, u, dx, n, curve, sums);
 }
 
-template <class T>
-void rounded(const T* x, const T* u, T* dx, int64_t n, double inverse, double zero, double lo, double hi,
-             GridSums& sums) {
+template <class T, bool may_drop>
+void rounded_where(const T* x, const T* y, const T* u, T* dx, int64_t n, double inverse, double zero, double lo,
+                   double hi, GridSums& sums) {
   using V = Vector<T>;
   const V scale = splat<V>(inverse), shift = splat<V>(zero), low = splat<V>(lo), high = splat<V>(hi);
   const V none = splat<V>(0);
   double total[3] = {};
   accumulate<T, 3>(n, total, [&](V* terms, int64_t i, auto... rest) {
-    const V gradient = load(u + i, rest...), p = load(x + i, rest...) * scale + shift;
+    const V upper = load(u + i, rest...), at = load(x + i, rest...), p = at * scale + shift;
+    V gradient = upper, through = none;
+    if constexpr (may_drop) {
+      const auto dropped = load(y + i, rest...) == at;
+      gradient = dropped ? none : upper;
+      through = dropped ? upper : none;
+    }
     const auto inside = (p > low) & (p < high);
     const auto over = p >= high;
     const V passed = inside ? gradient : none;
     terms[0] = passed * (inside ? round(p) - p : none);
     terms[1] = (inside | over) ? none : gradient;
     terms[2] = over ? gradient : none;
-    store(dx + i, passed, rest...);
+    store(dx + i, passed + through, rest...);
   });
   sums.rounding += total[0];
   sums.below += total[1];
   sums.above += total[2];
+}
+
+template <class T>
+void rounded(const T* x, const T* y, const T* u, T* dx, int64_t n, double inverse, double zero, double lo,
+             double hi, GridSums& sums) {
+  y ? rounded_where<T, true>(x, y, u, dx, n, inverse, zero, lo, hi, sums)
+    : rounded_where<T, false>(x, y, u, dx, n, inverse, zero, lo, hi, sums);
 }
 
 template <class T>

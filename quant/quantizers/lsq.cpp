@@ -15,22 +15,6 @@
 namespace stairgrad::quant {
 namespace {
 
-// dx = u inside the grid; dscale = u (code - x / scale) inside, u code at the ends (eq. 3 and 5).
-struct LsqOp final : QuantizeOp {
-  double scale;  // of the gradient of the step size
-
-  LsqOp(Grids grids, double scale) : QuantizeOp(std::move(grids)), scale(scale) {}
-  std::string_view name() const override { return "lsq"; }
-  Tensors vjp(const Vjp& v) const override {
-    const Grid& g = grids[0];
-    const RoundedGradients sums = rounded_backward(v.grad(), v.input(0), v.input(1), g);
-    const Tensor step =
-        sums.rounding + sums.below * (g.lo - g.zero_point) + sums.above * (g.hi - g.zero_point);
-    return {sums.x, step * scale};
-  }
-  Saved saved() const override { return {.inputs = {0, 1}}; }
-};
-
 class Lsq final : public Quantizer {
  public:
   Lsq(const QuantizerOptions& options, int64_t channels)
@@ -48,7 +32,8 @@ class Lsq final : public Quantizer {
   }
 
   Tensor apply(const Tensors& in) const override {
-    return quantize(LsqOp(grids({in[1].value()}), gradient_scale(in[0].shape(), lsq_positive(codes()))), in);
+    const double scale = gradient_scale(in[0].shape(), lsq_positive(codes()));
+    return quantize(LearnedStepOp("lsq", grids({in[1].value()}), scale), in);
   }
 
   Tensor surrogate(const Tensors& in, const Arrays& at) const override {

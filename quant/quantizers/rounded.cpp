@@ -40,6 +40,15 @@ RoundedGradients rounded_backward(const Tensor& u, const Tensor& x, const Tensor
   return {g[0], g[1], g[2], g[3]};
 }
 
+Tensor step_gradient(const RoundedGradients& sums, const Grid& g) {
+  return sums.rounding + sums.below * (g.lo - g.zero_point) + sums.above * (g.hi - g.zero_point);
+}
+
+Tensors LearnedStepOp::vjp(const Vjp& v) const {
+  const RoundedGradients sums = rounded_backward(v.grad(), v.input(0), v.input(1), grids[0]);
+  return {sums.x, step_gradient(sums, grids[0]) * scale};
+}
+
 RoundedPoint rounded_at(const Array& x, const Array& scale, const Grid& codes) {
   const Tensor low = Array::full(x.shape(), codes.lo, x.dtype());
   const Tensor high = Array::full(x.shape(), codes.hi, x.dtype());

@@ -17,6 +17,21 @@ struct RoundedGradients {
 /// `codes` has zero_point, lo and hi; `scale` one value for each grid.
 RoundedGradients rounded_backward(const Tensor& u, const Tensor& x, const Tensor& scale, const Grid& codes);
 
+/// Values on a grid whose step is learned: dx = u inside the grid; dscale = u (code - x / scale) inside,
+/// u code at the ends (Esser et al., ICLR'20, eq. 3 and 5), times `scale`.
+struct LearnedStepOp final : QuantizeOp {
+  const char* quantizer;
+  double scale;
+
+  LearnedStepOp(const char* quantizer, Grids grids, double scale)
+      : QuantizeOp(std::move(grids)), quantizer(quantizer), scale(scale) {}
+  std::string_view name() const override { return quantizer; }
+  Tensors vjp(const Vjp& v) const override;
+  Saved saved() const override { return {.inputs = {0, 1}}; }
+};
+/// The gradient of the step from the sums over the three parts of the grid.
+Tensor step_gradient(const RoundedGradients& sums, const Grid& codes);
+
 /// What a surrogate needs to know about the sample point: where it lies, and code and p there.
 struct RoundedPoint {
   Tensor inside, above;  ///< 1 or 0

@@ -124,6 +124,25 @@ def lsq(x, role, bits, p):
     return (straight(torch.round(v), v) - zero) * s
 
 
+def affine(x, role, bits, p):
+    """With the ranges of the extremes: 8-bit weights symmetric, others with an integer zero point that stays."""
+    n = 2 ** bits - 1
+    if is_weight(role) and bits == 8:
+        step, zero, low, high = per_grid(x, role, lambda w: w.abs().max()).reshape(-1, 1) / 127, 0, -127, 127
+    else:
+        bottom = torch.clamp(per_grid(x, role, torch.min).reshape(-1, 1), max=0)
+        step = (torch.clamp(per_grid(x, role, torch.max).reshape(-1, 1), min=0) - bottom) / n
+        zero, low, high = torch.clamp(torch.round(-bottom / step), 0, n).detach(), 0, n
+    if is_weight(role):
+        step = step.detach()
+        inside = (x / step + zero >= low - 0.5) & (x / step + zero <= high + 0.5)
+        value = (torch.clamp(torch.round(x / step + zero), low, high) - zero) * step
+        return value.detach() + torch.where(inside, x, x.detach()) - x.detach()
+    s = column(p['scale'])
+    v = torch.clamp(x / s + zero, low, high)
+    return (straight(torch.round(v), v) - zero) * s
+
+
 def lsq_plus(x, role, bits, p):
     if is_weight(role) or role == 'activations' or bits == 1:
         return lsq(x, role, bits, p) + (0 * p['offset'] if 'offset' in p else 0)
@@ -267,6 +286,8 @@ CASES = [
     ('dsq', dsq, of('alpha', 'l', 'u'), EVERY + EIGHT),
     ('dsq:direct=soft', lambda *a: dsq(*a, soft_term=True), of('alpha', 'l', 'u'), EVERY),
     ('dsq_fixed:sigmas=1.2', dsq_fixed, of(), EVERY + EIGHT),
+    ('affine:range=minmax', affine, lambda role, bits: {} if is_weight(role) else parameters(['scale'], role, bits),
+     [case for case in EVERY if case[1] > 1] + EIGHT),
     ('lsq', lsq, of('scale'), EVERY + EIGHT),
     ('lsq_plus', lsq_plus, of('scale', 'offset'), EVERY + EIGHT),
     ('pact', pact, alpha_of(0.9, False), EVERY + EIGHT),

@@ -140,7 +140,10 @@ class Model:
         packed, bits = self.tensors[f'layers.{number}.weights'], layer['weight_bits']
         string = int.from_bytes(bytes(packed), 'little')
         count = math.prod(layer['weights'])
-        return [layer['weight_offset'] + layer['weight_step'] * (string >> i * bits & (1 << bits) - 1) for i in range(count)]
+        offsets = layer['weight_offset'] if isinstance(layer['weight_offset'], list) else [layer['weight_offset']]
+        size = count // layer['weights'][0]
+        return [offsets[i // size if len(offsets) > 1 else 0] + layer['weight_step'] * (string >> i * bits & (1 << bits) - 1)
+                for i in range(count)]
 
     def convolution(self, layer, number, choices):
         h, w, ic = self.shape(layer['src'])

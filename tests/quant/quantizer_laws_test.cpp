@@ -258,7 +258,7 @@ TEST_CASE("gradients of parameters are scaled by 1 / sqrt(n levels)") {
           CHECK(difference(batch[i].value(), (none[i] * (1 / std::sqrt(all * count))).value()) < 1e-6);
         }
         // Papers that do not scale are not scaled.
-        const bool unscaled = setting.name == "pact" || setting.name == "apot";
+        const bool unscaled = setting.name == "pact" || setting.name == "apot" || setting.name == "affine";
         const auto plain = setting.make();
         const Tensor y = (*plain)(x).value;
         const Tensor d = grad(sum(y * y), plain->parameters()[0].tensor);
@@ -324,7 +324,7 @@ TEST_CASE("wrong options are refused in a sentence") {
   CHECK_THROWS_WITH_AS(
       make_quantizer("dqs", {}),
       doctest::Contains(
-          "got the name \"dqs\", did you mean \"dsq\"? Expected one of: apot, binary, dorefa, dsq,"),
+          "got the name \"dqs\", did you mean \"dsq\"? Expected one of: affine, apot, binary, dorefa, dsq,"),
       argument_error);
 }
 

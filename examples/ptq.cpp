@@ -1,0 +1,721 @@
+// Post-training quantization: a trained network and a few pictures without labels become an integer model.
+//
+//     build/examples/ptq --model resnet20 --dataset cifar10 --init weights/akamaster_resnet20-12fca82f.th
+//         --import pytorch --method qdrop --wbits 4 --abits 4 --out out/ptq
+//
+// quant/ptq/README.md explains the methods and has tables of what such runs reach.
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <optional>
+
+#include "../autograd/recorder.h"
+#include "../data/formats/safetensors.h"
+#include "../nn/checkpoint.h"
+#include "../quant/cost.h"
+#include "../quant/ptq/bias_correction.h"
+#include "../quant/ptq/distribution_correction.h"
+#include "../quant/ptq/equalisation.h"
+#include "../quant/ptq/recipes.h"
+#include "../quant/ptq/scale_search.h"
+#include "common/deployment.h"
+#include "common/interrupt.h"
+#include "common/progress.h"
+#include "common/report.h"
+#include "common/statistics.h"
+#include "common/table.h"
+#include "common/task.h"
+
+using namespace stairgrad;
+using namespace stairgrad::examples;
+
+namespace {
+
+struct Settings {
+  CommonOptions common;
+  TaskOptions task;
+  std::string method = "qdrop", preset, range = "mse", granularity = "channel", skip = "shared", policy;
+  int w_bits = 4, a_bits = 4, seeds = 1;
+  int64_t calib = 1024, iterations = 2000, batch = 32, memory = 4096;
+  bool calib_augment = false, calib_from_test = false, no_host = false, no_deploy = false;
+  double lr_rounding = 0, lr_step = 0, rounding_weight = 0.01, warmup = 0.2, keep_input = -1,
+         keep_activation = -1;
+  double lambda_rec = 1, prediction = -1, prediction_temperature = 4, direct_weight = 1;
+  bool border = false, without_replacement = false, equalise = false, bias_correction = false;
+  int64_t correction_steps = -1, evolve = 0;
+  double correction_weight = 50;
+  std::string direct = "none", correction_cache;
+  // CL-Calib
+  bool clcalib = false, reweight = false, centre = false, bank = false, cl_no_drop = false;
+  std::string critic = "B", mapping = "tail", negatives = "duplicate";
+  double tau = 0.1, lambda = -1;
+  Value values;
+
+  void parse(int argc, char** argv) {
+    Options options(
+        "ptq",
+        "Quantizes a trained network with a few pictures and no labels, block by block, and lowers it to "
+        "integers. "
+        "rtn only chooses ranges; adaround learns to round the weights of each layer; brecq does that for a "
+        "block at "
+        "a time and then learns the steps of activations; qdrop learns both at once, while activations are "
+        "quantized at random; pdquant also keeps the predictions. --clcalib adds the contrastive loss of "
+        "CL-Calib.",
+        {"ptq --init weights/akamaster_resnet20-12fca82f.th --import pytorch --wbits 4 --abits 4",
+         "ptq --init resnet20.th --import pytorch --method pdquant --clcalib --wbits 2 --abits 2 --seeds 5",
+         "ptq --init resnet20.th --import pytorch --method rtn --range percentile --wbits 8 --abits 8"});
+    common.add_to(options, "out/ptq");
+    task.dataset = "cifar10";
+    task.add_to(options);
+    options.add("--method", method, "what is done beside choosing ranges").one_of(quant::method_names());
+    options.add("--wbits", w_bits, "bits of weights").between(1, 8);
+    options.add("--abits", a_bits, "bits of activations").between(1, 8);
+    std::vector<std::string> presets = quant::preset_names();
+    presets.insert(presets.begin(), "");
+    options
+        .add("--preset", preset,
+             "what the first and the last layer are: as the papers of qdrop, brecq or pdquant have it, or "
+             "the same "
+             "as all others (default: that of --method)")
+        .one_of(presets);
+    options.add("--range", range, "how ranges are chosen")
+        .one_of({"mse", "minmax", "percentile", "sigma", "kl"});
+    options
+        .add("--granularity", granularity, "weights of an output channel share a grid, or those of a layer")
+        .one_of({"channel", "layer"});
+    options
+        .add("--skip", skip,
+             "where the skip of a residual add lives: on the layer's grid, in 8 bits of its own, or "
+             "in floats, which cannot be deployed")
+        .one_of({"shared", "u8", "float"});
+    options.add("--policy", policy, "a policy file in place of bits, preset, granularity and skip");
+    options.add("--calib", calib, "pictures to calibrate with, drawn by the seed").at_least(1);
+    options.add("--calib-augment", calib_augment, "change them at random as in training");
+    options.add("--calib-from-test", calib_from_test,
+                "draw them from the test pictures, which are then measured without them");
+    options.add("--iterations", iterations, "steps for each block; 20,000 in the papers").at_least(1);
+    options.add("--batch", batch, "pictures of a step").at_least(1);
+    options
+        .add("--lr-rounding", lr_rounding,
+             "learning rate of the rounding; 0: the paper's 1e-3 (pdquant 3e-3) x 20,000 / iterations, up to "
+             "1e-2")
+        .at_least(0);
+    options.add("--lr-step", lr_step, "of the steps; 0: 4e-5 (brecq 4e-4) x 20,000 / iterations, up to 1e-3")
+        .at_least(0);
+    options
+        .add("--rounding-weight", rounding_weight,
+             "of the regulariser: 0.01 ResNet, 0.1 MobileNetV2, 0.2 MNASNet")
+        .at_least(0);
+    options.add("--warmup", warmup, "share of the steps before the regulariser sets in").between(0, 1);
+    options
+        .add("--keep-input", keep_input, "share of a block's input that is quantized; below 0: the method's")
+        .between(-1, 1);
+    options
+        .add("--keep-activation", keep_activation,
+             "probability that an activation is quantized; below 0: the method's")
+        .between(-1, 1);
+    options.add("--without-replacement", without_replacement, "no picture twice in a batch");
+    options.add("--memory", memory, "MB for the features of the pictures; kept in bf16 if f32 does not fit")
+        .at_least(1);
+    options.add(
+        "--border", border,
+        "learn where activations between two levels are rounded up, after AQuant; has no integer form");
+    options.add("--equalise", equalise,
+                "before all else, give layers that follow one another weights of the same ranges");
+    options.add("--bias-correction", bias_correction,
+                "in the end, take the mean errors of layers from their biases");
+    options
+        .add(
+            "--correction-steps", correction_steps,
+            "steps of distribution correction for each 32 pictures; 0: none; below 0: the method's, 500 with "
+            "pdquant")
+        .at_least(-1);
+    options.add(
+        "--correction-cache", correction_cache,
+        "folder for the corrected features, which other bits and additions with the same pictures use again; "
+        "empty: they are not kept");
+    options
+        .add("--correction-weight", correction_weight,
+             "1 / lambda_c: 50 ResNet, 100 RegNet, 200 MNASNet, 1000 MobileNetV2")
+        .at_least(0);
+    options
+        .add("--evolve", evolve,
+             "passes of an evolutionary search of the scales with a contrastive fitness (CPT-V), in the end")
+        .at_least(0);
+    options.add("--lambda-rec", lambda_rec, "weight of the reconstruction loss; 0 leaves it out").at_least(0);
+    options
+        .add("--prediction", prediction,
+             "weight of the prediction difference (1 / lambda_r); below 0: the method's")
+        .at_least(-1);
+    options
+        .add("--prediction-temperature", prediction_temperature,
+             "4 for ResNet, 1 for MobileNetV2 and MNASNet")
+        .between(0.01, 100);
+    options
+        .add("--direct", direct,
+             "a direct objective on the logits: kl (at temperature 1), cosine (positives alone), mse")
+        .one_of({"none", "kl", "cosine", "mse"});
+    options.add("--direct-weight", direct_weight, "its weight").at_least(0);
+    options.add("--clcalib", clcalib, "add the contrastive loss of CL-Calib");
+    options.add("--critic", critic, "A: noise contrastive, B: softplus, C: InfoNCE").one_of({"A", "B", "C"});
+    options
+        .add("--mapping", mapping,
+             "into the contrastive space: the frozen tail, means of channels, the features "
+             "as they are, or a trained projection")
+        .one_of({"tail", "gap", "flatten", "linear"});
+    options.add("--tau", tau, "temperature").between(0.005, 10);
+    options.add("--lambda", lambda, "weight; below 0: 1, with critic C 0.1").at_least(-1);
+    options.add("--negatives", negatives,
+                "which pictures are no negatives: none, or some of duplicate, pred, sim:0.9, with commas");
+    options.add("--reweight", reweight, "negatives count 1 - their similarity in floats");
+    options.add("--centre", centre, "compare logits minus their mean");
+    options.add("--bank", bank, "compare with all pictures, not those of the batch");
+    options.add("--cl-no-drop", cl_no_drop, "the contrasted path has all activations quantized");
+    options.add("--seeds", seeds, "repeat with other pictures: seeds SEED, SEED + 1, ...").between(1, 1000);
+    options.add("--no-host", no_host,
+                "with --seeds, do not run the plain method on the same pictures to compare with");
+    options.add("--no-deploy", no_deploy, "do not lower to integers");
+    options.parse(argc, argv);
+    check(!task.init.empty(), "name the trained network with --init");
+    if (preset.empty()) preset = method == "brecq" || method == "pdquant" ? method : "qdrop";
+    check(!(clcalib && (method == "rtn" || method == "adaround")),
+          "--clcalib needs a method that reconstructs blocks: "
+          "brecq, qdrop or pdquant");
+    if (correction_steps < 0) correction_steps = method == "pdquant" ? 500 : 0;
+    check(!(correction_steps > 0 && (method == "rtn" || method == "adaround")),
+          "--correction-steps: distribution correction is for methods that reconstruct blocks");
+    values = options.values();
+    values.set("preset", preset);
+    values.set("correction-steps", correction_steps);
+  }
+
+  /// Whether anything is added to the plain method.
+  bool has_additions() const {
+    return clcalib || lambda_rec != 1 || prediction >= 0 || direct != "none" || evolve > 0 || border;
+  }
+
+  quant::ContrastiveOptions contrastive() const {
+    quant::ContrastiveOptions c;
+    c.critic = quant::parse_critic(critic);
+    c.mapping = quant::parse_mapping(mapping);
+    c.temperature = tau;
+    c.weight = lambda >= 0 ? lambda : critic == "C" ? 0.1 : 1;
+    c.reweight = reweight;
+    c.centre = centre;
+    c.bank = bank;
+    c.drop = !cl_no_drop;
+    c.mask_duplicates = false;
+    for (size_t at = 0; at < negatives.size();) {
+      const size_t end = std::min(negatives.find(',', at), negatives.size());
+      const std::string word = negatives.substr(at, end - at);
+      at = end + 1;
+      if (word == "duplicate")
+        c.mask_duplicates = true;
+      else if (word == "pred")
+        c.mask_prediction = true;
+      else if (word.starts_with("sim:"))
+        c.mask_similarity = std::strtod(word.c_str() + 4, nullptr);
+      else
+        check(word == "none", "--negatives: got \"", word, "\", expected none, duplicate, pred or sim:0.9");
+    }
+    return c;
+  }
+
+  quant::ReconstructionOptions recipe(uint64_t seed, bool plain) const {
+    quant::ReconstructionOptions r = quant::ptq_recipe(quant::parse_method(method), iterations);
+    r.batch = batch;
+    r.seed = seed;
+    r.memory = static_cast<size_t>(memory) << 20;
+    r.skip_first = preset == "brecq";
+    for (quant::Phase& p : r.phases) {
+      if (lr_rounding > 0) p.lr_rounding = lr_rounding;
+      if (lr_step > 0) p.lr_step = lr_step;
+      if (keep_input >= 0) p.keep_input = keep_input;
+      if (keep_activation >= 0 && p.activations) p.keep_activation = keep_activation;
+      if (without_replacement) p.replacement = false;
+      p.rounding_weight = rounding_weight;
+      p.beta.warmup = warmup;
+      p.objectives.prediction_temperature = prediction_temperature;
+      if (plain || p.by_layer) continue;
+      quant::Objectives& o = p.objectives;
+      o.reconstruction = lambda_rec;
+      if (prediction >= 0) o.prediction = prediction;
+      if (direct == "kl") {
+        o.prediction = direct_weight;
+        o.prediction_temperature = 1;
+      }
+      if (direct == "cosine") o.logit_cosine = direct_weight;
+      if (direct == "mse") o.logit_mse = direct_weight;
+      if (clcalib) o.contrastive = contrastive();
+    }
+    return r;
+  }
+};
+
+/// One quantization with one draw of pictures.
+struct Draw {
+  uint64_t seed = 0;
+  bool host = false;  ///< the plain method, to compare with
+  double accuracy = 0, seconds = 0;
+
+  std::string name() const { return text("seed ", seed, host ? ", host" : ""); }
+  Value value() const {
+    return Value::Group{{"seed", seed}, {"host", host}, {"accuracy", accuracy}, {"seconds", seconds}};
+  }
+};
+
+class Ptq {
+ public:
+  explicit Ptq(Settings settings)
+      : s_(std::move(settings)),
+        task_(load_task(s_.task, s_.common.data, s_.common.seed)),
+        run_(s_.common.out, s_.common.resume) {
+    run_.describe("ptq", s_.values, s_.common.seed);
+    for (const auto& [name, array] : task_.model->state()) float_state_[name] = array.clone();
+    pictures_ = s_.calib_from_test ? task_.test : task_.train;
+  }
+
+  void go() {
+    resume();
+    const Stopwatch watch;
+    float_ = evaluate(*task_.model, task_.test, task_.test_transform());
+    run_.seconds("float evaluation", watch.seconds());
+    run_.result().set("accuracy.float", float_.accuracy);
+    std::cout << s_.task.model << " in floats: " << percent(float_.accuracy) << "\n";
+    const bool host = s_.seeds > 1 && s_.has_additions() && !s_.no_host;
+    for (int i = 0; i < s_.seeds; ++i) {
+      const uint64_t seed = s_.common.seed + static_cast<uint64_t>(i);
+      if (host) run_draw(seed, /*host=*/true);
+      run_draw(seed, /*host=*/false);
+    }
+    summarise();
+    finish();
+  }
+
+ private:
+  // --- data ---
+
+  data::Dataset drawn(uint64_t seed) const {
+    std::vector<int64_t> order = random_permutation(pictures_.size(), Philox(seed, stream_of("calibration")));
+    order.resize(static_cast<size_t>(std::min(s_.calib, pictures_.size())));
+    return data::subset(pictures_, order);
+  }
+  Array images_of(const data::Dataset& dataset, uint64_t seed) const {
+    TrainingOptions training;
+    const data::Transform transform =
+        s_.calib_augment ? task_.training_transform(training) : task_.test_transform();
+    data::Loader loader(dataset, transform, {.batch = dataset.size(), .seed = seed});
+    loader.start(0);
+    data::Batch batch;
+    loader.next(batch);
+    return batch.images;
+  }
+  // What accuracy is measured on.
+  data::Dataset measured(uint64_t seed) const {
+    if (!s_.calib_from_test) return task_.test;
+    std::vector<int64_t> order = random_permutation(pictures_.size(), Philox(seed, stream_of("calibration")));
+    check(s_.calib < pictures_.size(), "--calib ", s_.calib, " --calib-from-test leaves none of ",
+          pictures_.size(), " pictures to measure");
+    order.erase(order.begin(), order.begin() + s_.calib);
+    std::ranges::sort(order);
+    return data::subset(task_.test, order);
+  }
+
+  // --- one draw ---
+
+  void run_draw(uint64_t seed, bool host) {
+    for (const Draw& d : draws_)
+      if (d.seed == seed && d.host == host) return;
+    Draw draw{seed, host};
+    std::cout << (s_.seeds > 1 ? draw.name() + ": " : "") << "calibrating with "
+              << count(std::min(s_.calib, pictures_.size())) << " pictures\n";
+    quant::detach_sites(*task_.model);
+    task_.model->load_state(float_state_);
+    const Array images = images_of(drawn(seed), seed);
+    if (s_.equalise) equalise(images);
+    policy_ = policy();
+    sites_ = quant::attach_sites(*task_.model, policy_);
+    const Stopwatch watch;
+    if (images.dim(0) < s_.batch)
+      std::cout << "note: there are " << images.dim(0) << " pictures, fewer than the batch of " << s_.batch
+                << "; every step takes " << images.dim(0) << "\n";
+    quantize(images, draw);
+    if (s_.evolve > 0 && !host) evolve(images, draw);
+    if (s_.bias_correction) {
+      const auto floats = nn::make_model(s_.task.model, task_.info.options);
+      floats->load_state(equalised_.empty() ? float_state_ : equalised_);
+      const int layers = quant::correct_biases(*task_.model, *floats, some_rows(images, 256));
+      std::cout << "corrected the biases of " << layers << " layers\n";
+    }
+    draw.seconds = watch.seconds();
+    const data::Dataset test = measured(seed);
+    const Evaluated fake = evaluate(*task_.model, test, task_.test_transform());
+    draw.accuracy = fake.accuracy;
+    std::cout << s_.method << ' ' << s_.w_bits << '/' << s_.a_bits
+              << (s_.clcalib && !host ? " with CL-Calib" : "") << ", ends as in " << s_.preset << ": "
+              << percent(fake.accuracy) << " in " << duration(draw.seconds) << "\n";
+    if (!host && !deployed_) deploy_first(fake, test);
+    draws_.push_back(draw);
+    units_.clear();
+    save(nullptr);
+    interrupt_.stop_here();
+  }
+
+  static Array some_rows(const Array& images, int64_t count) {
+    return images.slice(0, std::min(count, images.dim(0)));
+  }
+
+  void equalise(const Array& images) {
+    const quant::EqualisationReport r = quant::equalise(*task_.model, some_rows(images, 64));
+    std::cout << "equalised " << r.channels << " channels between " << r.pairs << " pairs of layers"
+              << (r.kept > 0 ? text("; ", r.kept, " reach the limit of their ReLU6 and stay") : "")
+              << "; logits changed by " << r.change << "\n";
+    run_.result().set("equalised.pairs", r.pairs);
+    run_.result().set("equalised.channels", r.channels);
+    equalised_.clear();
+    for (const auto& [name, array] : task_.model->state()) equalised_[name] = array.clone();
+  }
+
+  void evolve(const Array& images, const Draw& draw) {
+    quant::ScaleSearchOptions options{.passes = s_.evolve, .seed = draw.seed};
+    Progress progress("searching scales",
+                      s_.evolve * options.mutations * static_cast<int64_t>(sites_->sites().size()),
+                      "mutations");
+    const Stopwatch watch;
+    const quant::ScaleSearchReport r =
+        quant::search_scales(*task_.model, *sites_, images, logits_, options, [&] {
+          progress.advance(1);
+          interrupt_.stop_here();
+        });
+    run_.seconds("scale search", watch.seconds());
+    run_.result().set("scale_search.kept", r.kept);
+    run_.result().set("scale_search.tried", r.tried);
+    std::cout << "kept " << r.kept << " of " << r.tried << " mutations, fitness " << fixed(r.before, 4)
+              << " -> " << fixed(r.after, 4) << "\n";
+  }
+
+  // Corrected inputs of blocks do not depend on bits or on what is added to the method.
+  quant::FeatureCache corrected(size_t block, const quant::FeatureCache& inputs, uint64_t seed) {
+    const std::string file =
+        text(s_.correction_cache, '/', s_.task.model, "-seed", seed, "-block", block, ".safetensors");
+    const std::string what = text(s_.task.init, ' ', s_.calib, ' ', s_.calib_augment, ' ',
+                                  s_.correction_steps, ' ', s_.correction_weight, ' ', s_.equalise);
+    const bool keep = !s_.correction_cache.empty();
+    if (keep && std::filesystem::exists(file)) {
+      const data::SafeTensors saved = data::load_safetensors(file, data::Layout::any);
+      const auto made = saved.metadata.find("made");
+      if (made != saved.metadata.end() && made->second == what)
+        return saved.tensors.empty() ? quant::FeatureCache()
+                                     : quant::FeatureCache(saved.tensors.at("features"));
+    }
+    const quant::DistributionCorrectionOptions options{.steps = s_.correction_steps,
+                                                       .weight = s_.correction_weight};
+    const int64_t batches = (inputs.images() + options.batch - 1) / options.batch;
+    Progress progress("correcting " + task_.model->blocks()[block].name, batches * options.steps, "steps");
+    const quant::FeatureCache result =
+        quant::correct_distribution(*task_.model, chains_, block, inputs, options, [&] {
+          progress.advance(1);
+          interrupt_.stop_here();
+        });
+    if (!keep) return result;
+    std::filesystem::create_directories(s_.correction_cache);
+    data::SafeTensors content;
+    if (result.images() > 0) content.tensors["features"] = result.run(0, result.images());
+    content.metadata["made"] = what;
+    data::save_safetensors(file, content);
+    return result;
+  }
+
+  quant::Policy policy() {
+    if (!s_.policy.empty()) {
+      quant::Policy loaded = quant::Policy::load(s_.policy);
+      quant::check_policy(loaded, *task_.model);
+      return loaded;
+    }
+    const std::string quantizer = text("affine:range=", s_.range, s_.border ? ",border=yes" : "");
+    return quant::preset_policy(*task_.model, {s_.w_bits, s_.a_bits, quantizer, s_.granularity},
+                                quant::parse_skip(s_.skip), quant::parse_preset(s_.preset));
+  }
+
+  void quantize(const Array& images, const Draw& draw) {
+    quant::ReconstructionOptions recipe = s_.recipe(draw.seed, draw.host);
+    if (s_.correction_steps > 0) {
+      const auto floats = nn::make_model(s_.task.model, task_.info.options);
+      chains_ = quant::layer_chains(*floats);
+      recipe.correct = [&](size_t block, const quant::FeatureCache& inputs) {
+        return corrected(block, inputs, draw.seed);
+      };
+    }
+    quant::Reconstruction engine(*task_.model, *sites_, images, recipe);
+    if (!units_.empty()) {
+      sites_->load_state(sites_state_);
+      engine.load_state(units_);
+      std::cout << "going on after " << units_.at("units").item() << " units\n";
+    }
+    std::optional<Progress> progress;
+    std::string current;
+    quant::ReconstructionObserver observer;
+    observer.iteration = [&](const std::string& unit, int64_t t, int64_t iterations, double loss) {
+      if (unit != current) progress.emplace(unit, iterations * std::min(s_.batch, images.dim(0)));
+      current = unit;
+      if (t % 20 == 0)
+        progress->advance(20 * std::min(s_.batch, images.dim(0)), text("loss ", fixed(loss, 4)));
+      interrupt_.stop_here();
+    };
+    observer.unit = [&](const quant::UnitReport& r) {
+      progress.reset();
+      note(r, draw);
+      units_ = engine.state();
+      save(&engine);
+    };
+    const Stopwatch watch;
+    engine.run(observer);
+    run_.seconds("calibration", watch.seconds());
+    logits_ = engine.logits();
+    run_.result().set("memory.cache_bytes", engine.peak_cache_bytes());
+    run_.result().set("trainable", Value::list(engine.trainable()));
+    if (s_.clcalib && !draw.host) {
+      const double similar =
+          quant::mean_similarity(quant::normalised_features(Tensor(engine.logits()), s_.centre).value());
+      run_.result().set("contrast.mean_similarity", similar);
+      if (similar > 0.95)
+        std::cout << "warning: the float logits of different pictures have the mean cosine "
+                  << fixed(similar, 3) << "; contrast between them is noise\n";
+    }
+  }
+
+  void note(const quant::UnitReport& r, const Draw& draw) {
+    Value line = Value::Group{{"phase", r.phase},
+                              {"unit", r.unit},
+                              {"seed", draw.seed},
+                              {"host", draw.host},
+                              {"before", r.before},
+                              {"soft", r.soft},
+                              {"hard", r.hard},
+                              {"settled", r.settled},
+                              {"flipped", r.flipped},
+                              {"step_drift", r.drift},
+                              {"variables", r.variables},
+                              {"seconds", r.seconds},
+                              {"caching_seconds", r.caching_seconds},
+                              {"correction_seconds", r.correction_seconds},
+                              {"contrastive_seconds", r.contrastive_seconds},
+                              {"cache_bytes", r.cache_bytes}};
+    if (r.features) {
+      line.set("positive_cosine", r.features->positive);
+      line.set("negative_cosine", r.features->negative);
+      line.set("effective_rank", r.features->rank);
+      line.set("spread", r.features->spread);
+      line.set("logit_scale", r.features->scale);
+      if (r.features->collided())
+        std::cout << "warning: " << r.unit << ": the features of all pictures have become one (collision)\n";
+    }
+    run_.metrics(line);
+    if (!draw.host) {
+      unit_lines_.push_back(r);
+      variables_ += static_cast<double>(r.variables);
+      settled_ += r.settled * static_cast<double>(r.variables);
+    }
+    std::cout << r.phase << ' ' << r.unit << ": loss " << fixed(r.before, 4) << " -> " << fixed(r.hard, 4)
+              << ", settled " << percent(100 * r.settled, 1) << ", " << duration(r.seconds) << std::endl;
+  }
+
+  // --- resuming: the draws that are done, and the units of the one that is not ---
+
+  void save(quant::Reconstruction* engine) {
+    nn::Checkpoint checkpoint;
+    if (engine) {
+      checkpoint.parts["units"] = units_;
+      checkpoint.parts["sites"] = sites_->state();
+    }
+    for (const Draw& d : draws_)
+      checkpoint.parts["draws"][text(checkpoint.parts["draws"].size())] =
+          Array::of<double>({static_cast<double>(d.seed), d.host ? 1.0 : 0.0, d.accuracy, d.seconds});
+    checkpoint.parts["rounding"]["settled"] = Array::of<double>({settled_, variables_});
+    checkpoint.notes["options"] = fingerprint();
+    checkpoint.notes["result"] = run_.result().json();
+    nn::save_checkpoint(run_.file("last.ckpt"), checkpoint);
+  }
+  // What must not change between the runs.
+  std::string fingerprint() const {
+    Value values = s_.values;
+    for (const char* free : {"out", "data", "resume", "threads", "seeds", "no-deploy", "correction-cache"})
+      values.set(free, "");
+    return values.json();
+  }
+  void resume() {
+    if (!s_.common.resume || !run_.has("last.ckpt")) return;
+    const nn::Checkpoint saved = nn::load_checkpoint(run_.file("last.ckpt"));
+    check(saved.notes.at("options") == fingerprint(), "--resume: ", run_.file("last.ckpt"),
+          " is of a run with other options; take another --out or leave out --resume");
+    run_.result() = Value::parse(saved.notes.at("result"));
+    if (const auto draws = saved.parts.find("draws"); draws != saved.parts.end())
+      for (size_t i = 0; i < draws->second.size(); ++i) {
+        const std::vector<double> d = draws->second.at(text(i)).to_vector();
+        draws_.push_back({static_cast<uint64_t>(d[0]), d[1] != 0, d[2], d[3]});
+        deployed_ = deployed_ || !draws_.back().host;
+      }
+    const std::vector<double> totals = saved.parts.at("rounding").at("settled").to_vector();
+    settled_ = totals[0];
+    variables_ = totals[1];
+    if (const auto units = saved.parts.find("units"); units != saved.parts.end()) {
+      units_ = units->second;
+      sites_state_ = saved.parts.at("sites");
+    }
+  }
+
+  // --- results ---
+
+  void deploy_first(const Evaluated& fake, const data::Dataset& test) {
+    deployed_ = true;
+    compare_with_float(fake, test);
+    task_.info.notes["accuracy"] = fixed(fake.accuracy, 2);
+    task_.info.notes["policy"] = policy_.to_json();
+    nn::save_model(run_.file("model.safetensors"), *task_.model, task_.info);
+    data::atomic_write(run_.file("policy.json"), policy_.to_json());
+    task_.model->eval();
+    cost_ = quant::count_cost(trace([&](const Tensors& in) { return (*task_.model)(in[0]); },
+                                    {Array::zeros(task_.model->input_shape())}));
+    run_.result().set("cost.params", task_.model->parameter_count());
+    run_.result().set("cost.macs", quant::total_macs(cost_));
+    run_.result().set("cost.bops", quant::total_bops(cost_));
+    if (s_.no_deploy) return;
+    std::optional<quant::integer::Model> lowered;
+    try {
+      lowered = deploy(*task_.model, task_, policy_, run_.file("integer.safetensors"));
+    } catch (const argument_error& error) {
+      run_.result().set("deployed", error.what());
+      std::cout << "not deployed: " << error.what() << "\n";
+      return;
+    }
+    agreement_ = compare(*lowered, *task_.model, test, task_.test_transform());
+    agreement_->record(run_.result());
+    run_.result().set("cost.bytes", quant::integer::parameter_bytes(*lowered));
+    std::cout << agreement_->str() << "\n";
+  }
+
+  // On the same pictures, by McNemar's test.
+  void compare_with_float(const Evaluated& fake, const data::Dataset& test) {
+    std::vector<int32_t> floats = float_.predictions;
+    double accuracy = float_.accuracy;
+    if (s_.calib_from_test) {
+      const auto float_model = nn::make_model(s_.task.model, task_.info.options);
+      float_model->load_state(float_state_);
+      const Evaluated own = evaluate(*float_model, test, task_.test_transform());
+      floats = own.predictions;
+      accuracy = own.accuracy;
+      run_.result().set("accuracy.float", accuracy);
+      float_.accuracy = accuracy;
+    }
+    int64_t gained = 0, lost = 0;
+    for (size_t i = 0; i < floats.size(); ++i) {
+      const bool before = floats[i] == test.labels[i], after = fake.predictions[i] == test.labels[i];
+      gained += after && !before;
+      lost += before && !after;
+    }
+    run_.result().set("mcnemar.lost", lost);
+    run_.result().set("mcnemar.gained", gained);
+    run_.result().set("mcnemar.p", mcnemar(lost, gained));
+    std::cout << "Against floats (" << percent(accuracy) << "): " << lost << " pictures lost, " << gained
+              << " gained, McNemar's p = " << fixed(mcnemar(lost, gained), 4) << "\n";
+  }
+
+  std::vector<double> accuracies(bool host) const {
+    std::vector<double> all;
+    for (const Draw& d : draws_)
+      if (d.host == host) all.push_back(d.accuracy);
+    return all;
+  }
+
+  void summarise() {
+    const std::vector<double> own = accuracies(false), host = accuracies(true);
+    Value::List list;
+    for (const Draw& d : draws_) list.push_back(d.value());
+    run_.result().set("draws", list);
+    run_.result().set("accuracy.fake_quant", mean(own));
+    run_.result().set("accuracy.min", std::ranges::min(own));
+    if (variables_ > 0) run_.result().set("settled", settled_ / variables_);
+    if (own.size() < 2) return;
+    run_.result().set("accuracy.deviation", deviation(own));
+    std::cout << own.size() << " draws: " << percent(mean(own)) << " +- " << fixed(deviation(own), 2)
+              << ", min " << percent(std::ranges::min(own)) << "\n";
+    if (host.size() != own.size()) return;
+    std::vector<double> differences;
+    for (size_t i = 0; i < own.size(); ++i) differences.push_back(own[i] - host[i]);
+    const Interval interval = mean_interval(differences);
+    run_.result().set("host.mean", mean(host));
+    run_.result().set("host.min", std::ranges::min(host));
+    run_.result().set("difference.mean", mean(differences));
+    run_.result().set("difference.low", interval.low);
+    run_.result().set("difference.high", interval.high);
+    std::cout << "against the plain method on the same pictures: " << fixed(mean(differences), 2)
+              << " (95 %: " << fixed(interval.low, 2) << " to " << fixed(interval.high, 2) << ")\n";
+  }
+
+  void finish() {
+    Report report(
+        text(s_.task.model, " on ", s_.task.dataset, ", ", s_.method, ' ', s_.w_bits, '/', s_.a_bits),
+        text(percent(mean(accuracies(false))), " of the test pictures; ", percent(float_.accuracy),
+             " in floats"));
+    if (agreement_) report.paragraph(agreement_->str());
+    report.section("Units");
+    Table units({"unit", "phase", "loss, nearest", "soft", "hard", "settled", "seconds"});
+    std::vector<BarRow> times;
+    for (const quant::UnitReport& r : unit_lines_) {
+      units.row({r.unit, r.phase, fixed(r.before, 4), fixed(r.soft, 4), fixed(r.hard, 4),
+                 percent(100 * r.settled, 2), fixed(r.seconds, 1)});
+      times.push_back({r.phase + ' ' + r.unit, {r.seconds, r.caching_seconds, r.correction_seconds}});
+    }
+    report.table(units);
+    if (!times.empty())
+      report.bars("Seconds of each unit", {"reconstruction", "caching", "correction"}, times);
+    report.section("Bits");
+    std::vector<BarRow> bars;
+    for (const quant::LayerCost& layer : cost_)
+      bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
+    report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    report.section("Draws");
+    Table table({"draw", "accuracy", "seconds"});
+    for (const Draw& d : draws_) table.row({d.name(), percent(d.accuracy), fixed(d.seconds, 0)});
+    report.table(table);
+    report.save(run_.file("report.html"));
+    run_.finish();
+    std::cout << "see " << run_.file("report.html") << "\n";
+    if (agreement_ && agreement_->mismatched > 0)
+      throw numeric_error(text(agreement_->mismatched,
+                               " codes of the integer run differ from the quantized "
+                               "evaluation; please report this with ",
+                               run_.file("result.json")));
+  }
+
+  Settings s_;
+  Task task_;
+  RunDirectory run_;
+  Interrupt interrupt_;
+  nn::State float_state_, equalised_;
+  data::Dataset pictures_;
+  Evaluated float_;
+  quant::Policy policy_;
+  std::vector<quant::LayerChain> chains_;
+  Array logits_;  // of the float network, for the calibration pictures
+  std::shared_ptr<quant::Sites> sites_;
+  nn::State units_, sites_state_;  // of a draw that is not done
+  std::vector<Draw> draws_;
+  std::vector<quant::UnitReport> unit_lines_;
+  double settled_ = 0, variables_ = 0;
+  bool deployed_ = false;
+  std::vector<quant::LayerCost> cost_;
+  std::optional<Agreement> agreement_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return run_program([&] {
+    Settings settings;
+    settings.parse(argc, argv);
+    Ptq(std::move(settings)).go();
+    return 0;
+  });
+}

@@ -1,0 +1,96 @@
+#!/bin/bash
+# ptq on synthetic pictures: every method ends in integers with the same codes, a run that was stopped ends in the same
+# bits, draws are paired with the plain method, and wrong inputs are refused in a sentence.
+#   ptq_test.sh BUILD
+set -uo pipefail
+build=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+# check NAME COMMAND...
+check() {
+  local name=$1
+  shift
+  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
+}
+# refused NAME WORDS OPTION...: exit code 1 and a message with these words.
+refused() {
+  local name=$1 words=$2 code=0
+  shift 2
+  ptq "$@" >refused.log 2>&1 || code=$?
+  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
+    echo "ok $name"
+  else
+    echo "FAILED $name: exit code $code"
+    cat refused.log
+  fi
+}
+# figure FILE KEY: a field of a result.
+figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }
+
+common=(--model resnet8 --dataset synthetic --limit 256 --seed 5)
+check 'a network in floats' "$build/examples/train" "${common[@]}" --epochs 2 --batch 32 --out float
+ptq() { "$build/examples/ptq" "${common[@]}" --init float/model.safetensors "$@"; }
+few=(--calib 64 --iterations 12)
+
+for method in rtn adaround brecq qdrop pdquant; do
+  check "$method" ptq "${few[@]}" --method $method --wbits 4 --abits 4 --correction-steps $([ $method = pdquant ] && echo 3 || echo 0) --out $method
+  check "$method: codes of the integer run are those of the quantized evaluation" [ "$(figure $method/result.json agreement.codes_mismatched)" = 0 ]
+  check "$method: its preset is in the result" [ -n "$(figure $method/result.json options.preset)" ]
+done
+check 'the time of each part and the rounding of each unit are noted' python3 - <<'PYTHON'
+import json
+units = [json.loads(line) for line in open("qdrop/metrics.jsonl")]
+assert [u["unit"] for u in units] == ["stem", "layer1.0", "layer2.0", "layer3.0", "head"], units
+assert all(u["seconds"] > 0 and u["caching_seconds"] > 0 and 0 <= u["settled"] <= 1 for u in units)
+result = json.load(open("qdrop/result.json"))
+assert result["memory"]["cache_bytes"] > 0 and "layer1.0.conv1.rounding" in result["trainable"]
+assert 0 <= result["mcnemar"]["p"] <= 1 and result["accuracy"]["float"] > 0
+PYTHON
+check 'and a report' grep -q 'Seconds of each unit' qdrop/report.html
+
+check 'a saved network is measured by qat' "$build/examples/qat" "${common[@]}" --init qdrop/model.safetensors --epochs 0 --out again
+check 'with the same accuracy' [ "$(figure qdrop/result.json accuracy.fake_quant)" = "$(figure again/result.json accuracy.fake_quant)" ]
+check 'and lowered to the same integers' cmp again/integer.safetensors qdrop/integer.safetensors
+
+check 'draws are paired with the plain method' ptq "${few[@]}" --clcalib --seeds 3 --wbits 2 --abits 2 --no-deploy --out draws
+check 'with an interval' python3 - <<'PYTHON'
+import json
+result = json.load(open("draws/result.json"))
+draws = result["draws"]
+assert [(d["seed"], d["host"]) for d in draws] == [(s, h) for s in (5, 6, 7) for h in (True, False)], draws
+own, host = ([d["accuracy"] for d in draws if d["host"] is h] for h in (False, True))
+difference = sum(own) / 3 - sum(host) / 3
+assert abs(result["difference"]["mean"] - difference) < 1e-9
+assert result["difference"]["low"] <= difference <= result["difference"]["high"]
+assert result["accuracy"]["min"] == min(own) and abs(result["accuracy"]["fake_quant"] - sum(own) / 3) < 1e-9
+PYTHON
+for arm in "--critic C --bank --lambda 0.2" "--critic A --mapping gap" "--mapping linear --negatives none" "--lambda-rec 0 --negatives pred,sim:0.9 --reweight"; do
+  check "arm $arm" ptq "${few[@]}" --clcalib $arm --no-deploy --out arm
+done
+check 'direct objectives' ptq "${few[@]}" --direct cosine --no-deploy --out arm
+check 'equalisation, bias correction and a search of the scales' ptq "${few[@]}" --method rtn --equalise --bias-correction --evolve 1 --out extras
+check 'run in integers' [ "$(figure extras/result.json agreement.codes_mismatched)" = 0 ]
+check 'corrected features are kept' ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --no-deploy --out arm
+check 'and used again' ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --wbits 2 --no-deploy --out arm
+check 'calibration pictures of the test set are not measured' ptq "${few[@]}" --calib-from-test --no-deploy --out held_out
+
+slow=(--calib 64 --wbits 3 --abits 3 --iterations 150)
+check 'a run in one piece' ptq "${slow[@]}" --out whole
+"$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${slow[@]}" --out stopped >stopped.log 2>&1 &
+until grep -q layer1.0 stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -INT $!
+wait $!
+check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
+check '--resume goes on' ptq "${slow[@]}" --resume --out stopped
+check 'and ends in the same bits' cmp stopped/model.safetensors whole/model.safetensors
+check 'and the same integer model' cmp stopped/integer.safetensors whole/integer.safetensors
+refused 'other options for --resume' 'other options' "${slow[@]}" --tau 0.2 --resume --out stopped
+
+check 'fewer pictures than the batch' ptq --calib 3 --iterations 12 --no-deploy --out few
+check 'one picture' ptq --calib 1 --iterations 12 --clcalib --no-deploy --out one
+refused 'a method that does not exist' 'method' --method qdorp --out no
+refused 'contrast without blocks' 'reconstructs blocks' --method adaround --clcalib --out no
+refused 'negatives that do not exist' 'negatives.*same' --clcalib --negatives same --out no
+refused '9 bits' '9' --wbits 9 --out no
