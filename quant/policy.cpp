@@ -225,7 +225,8 @@ Policy Policy::load(const std::string& path, nn::Module& model) {
   return policy;
 }
 
-Policy uniform_policy(nn::Module& model, const LayerPolicy& layer, Skip skip, Ends ends) {
+Policy uniform_policy(nn::Module& model, const LayerPolicy& layer, Skip skip, Ends ends,
+                      const std::string& eight_bit) {
   check_bits(layer.w_bits, "w_bits");
   check_bits(layer.a_bits, "a_bits");
   Policy policy{skip, ends, {}, {}};
@@ -233,12 +234,16 @@ Policy uniform_policy(nn::Module& model, const LayerPolicy& layer, Skip skip, En
   for (const std::string& name : points.layers) {
     LayerPolicy own = layer;
     const bool end = name == points.layers.front() || name == points.layers.back();
-    if (end && ends == Ends::eight) own.w_bits = own.a_bits = 8;
+    if (end && ends == Ends::eight) {
+      own.w_bits = own.a_bits = 8;
+      if (!eight_bit.empty()) own.quantizer = eight_bit;
+    }
     if (end && ends == Ends::floating) own.w_bits = own.a_bits = 32;
     policy.layers[name] = own;
   }
   const int tensor_bits = skip == Skip::u8 ? 8 : skip == Skip::shared ? layer.a_bits : 32;
-  for (const std::string& name : points.tensors) policy.tensors[name] = {tensor_bits, layer.quantizer};
+  const std::string tensor_quantizer = skip == Skip::u8 && !eight_bit.empty() ? eight_bit : layer.quantizer;
+  for (const std::string& name : points.tensors) policy.tensors[name] = {tensor_bits, tensor_quantizer};
   return policy;
 }
 

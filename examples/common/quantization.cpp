@@ -15,6 +15,9 @@ void QuantizationOptions::add_to(Options& o) {
         "where the skip of a residual add lives: in 8 bits of its own, on the layer's grid, or in floats")
       .one_of({"u8", "shared", "float"});
   o.add("--ends", ends, "bits of the first and last layer: 8, as all others, or floats").one_of({"8", "same", "float"});
+  o.add("--eight-bit-quantizer", eight_bit_quantizer,
+        "for ends and skips that have 8 bits, such as lsq beside dorefa, whose fixed range would clip images (default: "
+        "--quantizer)");
   o.add("--policy", policy, "a policy file, which says all of the above layer by layer");
   o.add("--integer-forward", integer_forward,
         "convolve codes, with exact sums, where both sides are quantized; without it, values");
@@ -23,8 +26,9 @@ void QuantizationOptions::add_to(Options& o) {
 quant::Policy QuantizationOptions::policy_for(nn::Model& model) const {
   if (policy.empty()) {
     quant::check_quantizer(quantizer);
+    if (!eight_bit_quantizer.empty()) quant::check_quantizer(eight_bit_quantizer);
     return quant::uniform_policy(model, {w_bits, a_bits, quantizer, granularity}, quant::parse_skip(skip),
-                                 quant::parse_ends(ends));
+                                 quant::parse_ends(ends), eight_bit_quantizer);
   }
   return quant::Policy::load(policy, model);
 }

@@ -9,6 +9,7 @@ namespace stairgrad::examples {
 
 struct QuantizationOptions {
   std::string quantizer = "dsq", granularity = "layer", skip = "u8", ends = "8";
+  std::string eight_bit_quantizer = {};  ///< of ends and skips with 8 bits; empty: quantizer
   std::string policy = {};  ///< a policy file, in place of all the others
   int w_bits = 4, a_bits = 4;
   bool integer_forward = false;

@@ -50,6 +50,18 @@ TEST_CASE("the ends of a uniform policy are what --ends says") {
                          argument_error);
 }
 
+TEST_CASE("what has 8 bits on its own account may have a quantizer of its own") {
+  const auto model = resnet();
+  const Policy policy = uniform_policy(*model, {1, 1, "dorefa"}, Skip::u8, Ends::eight, "lsq");
+  CHECK(policy.layers.at("conv1").quantizer == "lsq");
+  CHECK(policy.layers.at("linear").quantizer == "lsq");
+  CHECK(policy.layers.at("layer1.0.conv1").quantizer == "dorefa");
+  CHECK(policy.tensors.at("stem").quantizer == "lsq");
+  const Policy same = uniform_policy(*model, {1, 1, "dorefa"}, Skip::shared, Ends::same, "lsq");
+  CHECK(same.layers.at("conv1").quantizer == "dorefa");
+  CHECK(same.tensors.at("stem").quantizer == "dorefa");
+}
+
 TEST_CASE("a text that is no policy is refused with the reason") {
   refuses("", "the file is empty");
   refuses("[]", "expected an object");
