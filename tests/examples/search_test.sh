@@ -95,6 +95,15 @@ json.dump({\"version\": 1, \"ends\": \"same\", \"layers\": {l: {\"w_bits\": 2, \
            \"tensors\": {t: {\"bits\": 8, \"quantizer\": \"lsq\"} for t in tensors}}, open(\"r18.json\", \"w\"), indent=1)'
   '$build/examples/search' --model resnet18 --describe r18.json >r18.txt && grep -q '6.782 G' r18.txt && grep -q '7.256 G' r18.txt && grep -q 1853.4G r18.txt"
 
+cat >few.json <<JSON
+{"title": "Few", "program": "search", "keep": ["policy.json"],
+ "options": {"model": "resnet8", "dataset": "synthetic", "limit": 256, "init": "float/model.safetensors", "bops": "$budget", "figures": 32},
+ "figures": [{"name": "GBOPs", "field": "search.gbops"}],
+ "rows": [{"name": "r, at random", "options": {"method": "random"}, "seeds": [3]}]}
+JSON
+check 'a table of searches' "$build/examples/table" few.json --out work
+check 'keeps the policies' cmp few/r_at_random-seed3.policy.json work/few/r_at_random-seed3/policy.json
+
 wrong() { sed "$1" gmpq/policy.json >wrong.json; }
 wrong 's/layer2.0.conv1/layer2.0.conv7/'
 refused 'a policy with an unknown layer' "line [0-9]*: .*layer2.0.conv7.*did you mean 'layer2.0.conv" search --model resnet8 --describe wrong.json
