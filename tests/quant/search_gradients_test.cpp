@@ -204,8 +204,8 @@ TEST_CASE(
   const auto model = make(3), teacher = make(4);
   const SearchSpace space(*model, {2, 4}, {3, 8});
   const auto supernet = attach_supernet(*model, space, {.quantizer = "lsq"});
-  const Array images = random_normal(model->input_shape(3), Philox(31)),
-              labels = Array::of<int32_t>({1, 0, 3});
+  const Array images = random_normal(model->input_shape(8), Philox(31)),
+              labels = Array::of<int32_t>({1, 0, 3, 2, 0, 1, 2, 3});
   model->eval();
   {
     const NoGrad no_grad;
