@@ -682,11 +682,7 @@ class Ptq {
     report.save(run_.file("report.html"));
     run_.finish();
     std::cout << "see " << run_.file("report.html") << "\n";
-    if (agreement_ && agreement_->mismatched > 0)
-      throw numeric_error(text(agreement_->mismatched,
-                               " codes of the integer run differ from the quantized "
-                               "evaluation; please report this with ",
-                               run_.file("result.json")));
+    if (agreement_) agreement_->expect_equal(run_.file("result.json"));
   }
 
   Settings s_;

@@ -94,10 +94,7 @@ class Quickstart {
     lower_and_compare();
     measure_speed();
     finish();
-    if (agreement_.mismatched > 0)
-      throw numeric_error(text(agreement_.mismatched,
-                               " codes of the integer run differ from the quantized evaluation on ",
-                               this_machine().cpu, "; please report this with ", run_.file("result.json")));
+    agreement_.expect_equal(run_.file("result.json"));
   }
 
  private:

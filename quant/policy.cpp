@@ -4,6 +4,7 @@
 
 #include "../data/formats/json_fields.h"
 #include "../kernels/nearest.h"
+#include "names.h"
 #include "quantizer.h"
 
 namespace stairgrad::quant {
@@ -19,30 +20,8 @@ void check_bits(int bits, const std::string& what) {
         " bits, expected 1 .. 8, or 32 for floats");
 }
 
-template <class Enum>
-struct Named {
-  Enum value;
-  const char* name;
-};
 constexpr Named<Skip> skips[] = {{Skip::u8, "u8"}, {Skip::shared, "shared"}, {Skip::floating, "float"}};
 constexpr Named<Ends> all_ends[] = {{Ends::eight, "8"}, {Ends::same, "same"}, {Ends::floating, "float"}};
-
-template <class Enum, size_t n>
-std::string name_in(const Named<Enum> (&table)[n], Enum value) {
-  for (const auto& entry : table)
-    if (entry.value == value) return entry.name;
-  return "?";
-}
-
-template <class Enum, size_t n>
-Enum value_in(const Named<Enum> (&table)[n], const std::string& name, const char* what) {
-  std::string known;
-  for (const auto& entry : table) {
-    if (name == entry.name) return entry.value;
-    known += text(' ', entry.name);
-  }
-  throw argument_error(text('[', what, "] got '", name, "', expected one of:", known));
-}
 
 struct Points {
   std::vector<std::string> layers, tensors;

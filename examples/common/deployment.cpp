@@ -94,6 +94,13 @@ std::string Agreement::str() const {
               " of codes differ, top-1 agrees on ", count(fake_top1), ".");
 }
 
+void Agreement::expect_equal(const std::string& result_file) const {
+  if (mismatched > 0)
+    throw numeric_error(text(mismatched,
+                             " codes of the integer run differ from the quantized evaluation; please report this with ",
+                             result_file));
+}
+
 integer::Model deploy(nn::Model& model, const Task& task, const quant::Policy& policy,
                       const std::string& path) {
   model.eval();

@@ -33,6 +33,8 @@ struct Agreement {
   void record(Value& result) const;
   /// The same as two sentences.
   std::string str() const;
+  /// Throws numeric_error, which names the file with the result, if a code differs from the quantized evaluation.
+  void expect_equal(const std::string& result_file) const;
 };
 
 /// Lowers `model`, in evaluation mode and with its sites, to integers, writes `path` and reads it back: what is

@@ -5,36 +5,16 @@
 
 #include "../../kernels/elementwise.h"
 #include "../../kernels/gemm.h"
+#include "../names.h"
 
 namespace stairgrad::quant {
 namespace {
 
-template <class Enum>
-struct Named {
-  Enum value;
-  const char* name;
-};
 constexpr Named<Critic> critics[] = {{Critic::A, "A"}, {Critic::B, "B"}, {Critic::C, "C"}};
 constexpr Named<Mapping> mappings[] = {{Mapping::tail, "tail"},
                                        {Mapping::gap, "gap"},
                                        {Mapping::flatten, "flatten"},
                                        {Mapping::linear, "linear"}};
-
-template <class Enum, size_t n>
-Enum value_in(const Named<Enum> (&table)[n], const std::string& name, const char* what) {
-  std::string known;
-  for (const auto& entry : table) {
-    if (name == entry.name) return entry.value;
-    known += text(' ', entry.name);
-  }
-  throw argument_error(text('[', what, "] got \"", name, "\", expected one of:", known));
-}
-template <class Enum, size_t n>
-std::string name_in(const Named<Enum> (&table)[n], Enum value) {
-  for (const auto& entry : table)
-    if (entry.value == value) return entry.name;
-  return "?";
-}
 
 double row_length(const Array& x, int64_t row) {
   double sum = 0;

@@ -2,34 +2,11 @@
 # infer on pictures: a model file of ours, one of PyTorch, a published one; and clear errors for wrong inputs.
 #   infer_test.sh BUILD
 set -uo pipefail
-build=$(cd "$1" && pwd)
 pictures=$(cd "$(dirname "$0")/../data/pictures" && pwd)
 data=${STAIRGRAD_DATA:-${XDG_CACHE_HOME:-$HOME/.cache}/stairgrad}
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
+. "$(dirname "$0")/kit.sh" "$1"
 
 infer() { "$build/examples/infer" "$@"; }
-
-# check NAME COMMAND...
-check() {
-  local name=$1
-  shift
-  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
-}
-
-# refused NAME WORDS OPTION...: exit code 1 and a message with these words.
-refused() {
-  local name=$1 words=$2 code=0
-  shift 2
-  infer "$@" >refused.log 2>&1 || code=$?
-  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
-    echo "ok $name"
-  else
-    echo "FAILED $name: exit code $code"
-    cat refused.log
-  fi
-}
 
 "$build/examples/train" --model resnet8 --width 0.25 --dataset synthetic --limit 200 --epochs 1 --out made >train.log 2>&1 ||
   { echo "FAILED a network to ask"; cat train.log; exit 1; }
@@ -83,11 +60,11 @@ PYTHON
 check 'its accuracy is what qat found' evaluated
 
 printf 'one\ntwo\n' >few.txt
-refused 'labels for another number of classes' 'got 2 names, expected 10' "$model" "$pictures/baseline.jpg" --labels few.txt
-refused 'no picture' 'IMAGE' "$model"
-refused 'a picture that is none' 'names.txt' "$model" names.txt
-refused 'a recipe without a network' '--model' "$model" "$pictures/baseline.jpg" --import pytorch
-refused 'a file of another framework' 'missing: .*unexpected: ' "$model" "$pictures/baseline.jpg" --import keras --model mobilenet_v1
+refused 'labels for another number of classes' 'got 2 names, expected 10' infer "$model" "$pictures/baseline.jpg" --labels few.txt
+refused 'no picture' 'IMAGE' infer "$model"
+refused 'a picture that is none' 'names.txt' infer "$model" names.txt
+refused 'a recipe without a network' '--model' infer "$model" "$pictures/baseline.jpg" --import pytorch
+refused 'a file of another framework' 'missing: .*unexpected: ' infer "$model" "$pictures/baseline.jpg" --import keras --model mobilenet_v1
 
 weights=$data/weights/imagenet_mobilenet_v2_1.0_224_fp32_dequantised.safetensors
 photos=$data/imagenet1000-256

@@ -3,31 +3,7 @@
 # bits, draws are paired with the plain method, and wrong inputs are refused in a sentence.
 #   ptq_test.sh BUILD
 set -uo pipefail
-build=$(cd "$1" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-
-# check NAME COMMAND...
-check() {
-  local name=$1
-  shift
-  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
-}
-# refused NAME WORDS OPTION...: exit code 1 and a message with these words.
-refused() {
-  local name=$1 words=$2 code=0
-  shift 2
-  ptq "$@" >refused.log 2>&1 || code=$?
-  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
-    echo "ok $name"
-  else
-    echo "FAILED $name: exit code $code"
-    cat refused.log
-  fi
-}
-# figure FILE KEY: a field of a result.
-figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }
+. "$(dirname "$0")/kit.sh" "$1"
 
 common=(--model resnet8 --dataset synthetic --limit 256 --seed 5)
 check 'a network in floats' "$build/examples/train" "${common[@]}" --epochs 2 --batch 32 --out float
@@ -86,11 +62,11 @@ check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/r
 check '--resume goes on' ptq "${slow[@]}" --resume --out stopped
 check 'and ends in the same bits' cmp stopped/model.safetensors whole/model.safetensors
 check 'and the same integer model' cmp stopped/integer.safetensors whole/integer.safetensors
-refused 'other options for --resume' 'other options' "${slow[@]}" --tau 0.2 --resume --out stopped
+refused 'other options for --resume' 'other options' ptq "${slow[@]}" --tau 0.2 --resume --out stopped
 
 check 'fewer pictures than the batch' ptq --calib 3 --iterations 12 --no-deploy --out few
 check 'one picture' ptq --calib 1 --iterations 12 --clcalib --no-deploy --out one
-refused 'a method that does not exist' 'method' --method qdorp --out no
-refused 'contrast without blocks' 'reconstructs blocks' --method adaround --clcalib --out no
-refused 'negatives that do not exist' 'negatives.*same' --clcalib --negatives same --out no
-refused '9 bits' '9' --wbits 9 --out no
+refused 'a method that does not exist' 'method' ptq --method qdorp --out no
+refused 'contrast without blocks' 'reconstructs blocks' ptq --method adaround --clcalib --out no
+refused 'negatives that do not exist' 'negatives.*same' ptq --clcalib --negatives same --out no
+refused '9 bits' '9' ptq --wbits 9 --out no

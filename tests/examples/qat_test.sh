@@ -3,31 +3,7 @@
 # on after being killed, and clear errors for wrong inputs.
 #   qat_test.sh BUILD
 set -uo pipefail
-build=$(cd "$1" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-
-# check NAME COMMAND...
-check() {
-  local name=$1
-  shift
-  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
-}
-# refused NAME WORDS PROGRAM OPTION...: exit code 1 and a message with these words.
-refused() {
-  local name=$1 words=$2 program=$3 code=0
-  shift 3
-  "$build/examples/$program" "$@" >refused.log 2>&1 || code=$?
-  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
-    echo "ok $name"
-  else
-    echo "FAILED $name: exit code $code"
-    cat refused.log
-  fi
-}
-# figure FILE KEY: a field of a result.
-figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }
+. "$(dirname "$0")/kit.sh" "$1"
 
 common=(--model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5)
 qat() { "$build/examples/qat" "${common[@]}" "$@"; }
@@ -65,12 +41,12 @@ check 'and lowered to the same integers' cmp again/integer.safetensors whole/int
 check 'ends in floats train, and it is said why they are not deployed' qat --init float/model.safetensors --ends float --epochs 1 --out ends
 check 'with the op named' grep -q '"deployed": "\[lower\]' ends/result.json
 
-refused 'a quantized network to train' 'holds a quantized network' qat "${common[@]}" --init whole/model.safetensors --epochs 1 --out no
-refused 'an unknown quantizer' 'quantizer.*dsqq' qat "${common[@]}" --quantizer dsqq --epochs 1 --out no
-refused 'an unknown setting' 'alhpa' qat "${common[@]}" --quantizer dsq:alhpa=1 --epochs 1 --out no
-refused '9 bits' '9' qat "${common[@]}" --wbits 9 --epochs 1 --out no
-refused 'stages that are no bits' '--progressive 8,x' qat "${common[@]}" --progressive 8,x --epochs 1 --out no
-refused 'distillation from nothing' '--distill' qat "${common[@]}" --distill 1 --epochs 1 --out no
+refused 'a quantized network to train' 'holds a quantized network' "$build/examples/qat" "${common[@]}" --init whole/model.safetensors --epochs 1 --out no
+refused 'an unknown quantizer' 'quantizer.*dsqq' "$build/examples/qat" "${common[@]}" --quantizer dsqq --epochs 1 --out no
+refused 'an unknown setting' 'alhpa' "$build/examples/qat" "${common[@]}" --quantizer dsq:alhpa=1 --epochs 1 --out no
+refused '9 bits' '9' "$build/examples/qat" "${common[@]}" --wbits 9 --epochs 1 --out no
+refused 'stages that are no bits' '--progressive 8,x' "$build/examples/qat" "${common[@]}" --progressive 8,x --epochs 1 --out no
+refused 'distillation from nothing' '--distill' "$build/examples/qat" "${common[@]}" --distill 1 --epochs 1 --out no
 
 cat >few.json <<'JSON'
 {"title": "Few", "program": "qat",
@@ -103,6 +79,6 @@ assert "`build/examples/qat " in md and "--model resnet8" in md, md
 PYTHON
 check 'results name no folder of this machine' sh -c '! grep -q "$PWD\|work/few" few/*.json'
 sed -i 's/"quantizer": "lsq"/"quantizer": "ste"/' few.json
-refused 'a result that other options made' 'made with --quantizer' table few.json
+refused 'a result that other options made' 'made with --quantizer' "$build/examples/table" few.json
 echo '{"title": "x", "program": "qat", "rows": [], "figure": []}' >wrong.json
-refused 'a table without figures' 'figures' table wrong.json
+refused 'a table without figures' 'figures' "$build/examples/table" wrong.json

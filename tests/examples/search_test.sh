@@ -3,29 +3,7 @@
 # a stopped search ends in the same bits, --describe says what a policy costs, and wrong inputs are named.
 #   search_test.sh BUILD
 set -uo pipefail
-build=$(cd "$1" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-
-# check NAME COMMAND...
-check() {
-  local name=$1
-  shift
-  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
-}
-# refused NAME WORDS PROGRAM OPTION...: exit code 1 and a message with these words.
-refused() {
-  local name=$1 words=$2 program=$3 code=0
-  shift 3
-  "$build/examples/$program" "$@" >refused.log 2>&1 || code=$?
-  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
-    echo "ok $name"
-  else
-    echo "FAILED $name: exit code $code"
-    cat refused.log
-  fi
-}
+. "$(dirname "$0")/kit.sh" "$1"
 
 common=(--model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5)
 # BOPs of 3/3 bits in the six inner layers of ResNet-8.
@@ -106,14 +84,14 @@ check 'keeps the policies' cmp few/r_at_random-seed3.policy.json work/few/r_at_r
 
 wrong() { sed "$1" gmpq/policy.json >wrong.json; }
 wrong 's/layer2.0.conv1/layer2.0.conv7/'
-refused 'a policy with an unknown layer' "line [0-9]*: .*layer2.0.conv7.*did you mean 'layer2.0.conv" search --model resnet8 --describe wrong.json
+refused 'a policy with an unknown layer' "line [0-9]*: .*layer2.0.conv7.*did you mean 'layer2.0.conv" "$build/examples/search" --model resnet8 --describe wrong.json
 wrong '0,/"w_bits": [2346]/s//"w_bits": 33/'
-refused 'a policy with 33 bits' 'line [0-9]*: .*33 bits' qat "${common[@]}" --policy wrong.json --epochs 1 --out no
-refused 'a policy of another network' 'line 3: ' search --model resnet14 --describe gmpq/policy.json
-refused 'no budget' 'no --bops' search "${common[@]}" --out no
-refused 'a budget that is no number' '365M' search "${common[@]}" --bops 7.4X --out no
-refused 'a budget out of reach' 'expected one from' search "${common[@]}" --init float/model.safetensors --bops 1K --out no
-refused 'nothing to imitate' 'name its file' search "${common[@]}" --bops $budget --out no
-refused 'a block that is none' "did you mean 'layer2.0'" search "${common[@]}" --init float/model.safetensors --bops $budget --block layer2.9 --epochs 1 --out no
-refused 'candidates that are none' 'bits from 1 to 8' search "${common[@]}" --bops $budget --w-candidates 2,16 --out no
-refused 'an unknown quantizer' 'did you mean' search "${common[@]}" --init float/model.safetensors --bops $budget --quantizer lqs --out no
+refused 'a policy with 33 bits' 'line [0-9]*: .*33 bits' "$build/examples/qat" "${common[@]}" --policy wrong.json --epochs 1 --out no
+refused 'a policy of another network' 'line 3: ' "$build/examples/search" --model resnet14 --describe gmpq/policy.json
+refused 'no budget' 'no --bops' "$build/examples/search" "${common[@]}" --out no
+refused 'a budget that is no number' '365M' "$build/examples/search" "${common[@]}" --bops 7.4X --out no
+refused 'a budget out of reach' 'expected one from' "$build/examples/search" "${common[@]}" --init float/model.safetensors --bops 1K --out no
+refused 'nothing to imitate' 'name its file' "$build/examples/search" "${common[@]}" --bops $budget --out no
+refused 'a block that is none' "did you mean 'layer2.0'" "$build/examples/search" "${common[@]}" --init float/model.safetensors --bops $budget --block layer2.9 --epochs 1 --out no
+refused 'candidates that are none' 'bits from 1 to 8' "$build/examples/search" "${common[@]}" --bops $budget --w-candidates 2,16 --out no
+refused 'an unknown quantizer' 'did you mean' "$build/examples/search" "${common[@]}" --init float/model.safetensors --bops $budget --quantizer lqs --out no

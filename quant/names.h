@@ -1,0 +1,34 @@
+// Enumerations as options, policies and files spell them.
+#pragma once
+
+#include <string>
+
+#include "../kernels/error.h"
+
+namespace stairgrad::quant {
+
+template <class Enum>
+struct Named {
+  Enum value;
+  const char* name;
+};
+
+template <class Enum, size_t n>
+std::string name_in(const Named<Enum> (&table)[n], Enum value) {
+  for (const auto& entry : table)
+    if (entry.value == value) return entry.name;
+  return "?";
+}
+
+/// Throws argument_error that lists the names, for `what`.
+template <class Enum, size_t n>
+Enum value_in(const Named<Enum> (&table)[n], const std::string& name, const char* what) {
+  std::string known;
+  for (const auto& entry : table) {
+    if (name == entry.name) return entry.value;
+    known += text(' ', entry.name);
+  }
+  throw argument_error(text('[', what, "] got '", name, "', expected one of:", known));
+}
+
+}  // namespace stairgrad::quant
