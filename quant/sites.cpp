@@ -7,8 +7,15 @@
 namespace stairgrad::quant {
 namespace {
 
-// The layers whose input is a stored tensor as it is, and which one. Found by running the model once: such an
-// input shares memory with what passed a tensor tap.
+// Of a layer that multiplies; others have none.
+void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
+  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
+  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
+}
+
+}  // namespace
+
+// Such an input shares memory with what passed a tensor tap.
 std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
   std::map<std::string, Array> passed;
   std::map<std::string, std::string> readers;
@@ -33,14 +40,6 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
   for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
   return readers;
 }
-
-// Of a layer that multiplies; others have none.
-void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
-  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
-  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
-}
-
-}  // namespace
 
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
   check_policy(policy, model);
