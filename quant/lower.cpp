@@ -215,6 +215,7 @@ class Lowering {
         refuse(t, "its parts are not quantizers of one tensor");
     if (!is_on_grid(source))
       refuse(t, "what it chooses grids for is not stored in codes; give it a site of 8 bits (skip u8)");
+    if (op.inputs == 2) return stored(input_of(t, 1));  // there is nothing to choose
     const int src = stored(source);
     select(input_of(t, 0), op.column);
     std::vector<integer::Alternative> alternatives;
