@@ -62,6 +62,8 @@ class BatchNorm2d : public Layer {
   double momentum;
   const Tensor &weight, &bias;
   Array &running_mean, &running_var;
+  /// Sees what the layer is about to normalise, while it is set: for losses on its statistics.
+  std::function<void(const Tensor& x)> watch;
 
  private:
   Tensor normalise(const Tensor& x, const Tensor& skip, const BatchNormOptions& options);

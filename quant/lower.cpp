@@ -10,6 +10,7 @@
 #include "../autograd/ops/concat.h"
 #include "../autograd/ops/pad.h"
 #include "../autograd/ops/slice.h"
+#include "image_bits.h"
 #include "quantizer.h"
 
 namespace stairgrad::quant {
@@ -109,6 +110,8 @@ class Lowering {
     int result;
     if (as<QuantizeOp>(t)) {
       result = quantized(t);
+    } else if (const auto* op = as<ImageChoiceOp>(t)) {
+      result = chosen_by_image(t, *op);
     } else if (is(t, "reshape")) {
       result = stored(input_of(t));
     } else if (as<SliceOp>(t) || as<PadOp>(t)) {
@@ -176,6 +179,14 @@ class Lowering {
       average(unshaped(source), dst);
       return dst;
     }
+    if (as<ChannelMomentsOp>(source)) {
+      const Tensor& read = input_of(source);
+      if (!is_on_grid(read))
+        refuse(source, "it reads a tensor that is not stored in codes; give that a site");
+      const int dst = add_value(name, {1, 1, source.dim(1)}, grid, grid::bits(grid));
+      model_.layers.push_back(integer::Moments{stored(read), dst});
+      return dst;
+    }
     if (as<ConcatOp>(source) && has_one_reader(source)) {
       std::vector<int> parts;
       for (const Tensor& part : source.node()->inputs)
@@ -190,6 +201,62 @@ class Lowering {
       return dst;
     }
     return emitted(source, name, grid);
+  }
+
+  // --- tensors whose grid differs from image to image ---
+
+  // Several quantizers of one stored tensor, of which each image takes one: a remapping with a table for
+  // each.
+  int chosen_by_image(const Tensor& t, const ImageChoiceOp& op) {
+    const Tensor& source = input_of(input_of(t, 1));
+    for (int k = 1; k < op.inputs; ++k)
+      if (!as<QuantizeOp>(input_of(t, static_cast<size_t>(k))) ||
+          key(input_of(input_of(t, static_cast<size_t>(k)))) != key(source))
+        refuse(t, "its parts are not quantizers of one tensor");
+    if (!is_on_grid(source))
+      refuse(t, "what it chooses grids for is not stored in codes; give it a site of 8 bits (skip u8)");
+    if (op.inputs == 2) return stored(input_of(t, 1));  // there is nothing to choose
+    const int src = stored(source);
+    select(input_of(t, 0), op.column);
+    std::vector<integer::Alternative> alternatives;
+    Remap remap{src, 0, {}};
+    for (int k = 1; k < op.inputs; ++k) {
+      const Tensor& part = input_of(t, static_cast<size_t>(k));
+      const Grid grid = unsigned_grid(part, *as<QuantizeOp>(part));
+      if (!has_zero(grid)) refuse(part, "zero is not one of its levels");
+      alternatives.push_back({grid::bits(grid), grid});
+      remap.tables.push_back(table(value(src).grid, grid));
+    }
+    remap.dst =
+        add_value(t.node()->scope, Shape(value(src).shape), alternatives[0].grid, alternatives[0].bits);
+    model_.values.back().alternatives = alternatives;
+    model_.values.back().choice = op.column;
+    model_.layers.push_back(remap);
+    return remap.dst;
+  }
+
+  // What decides: one_hot(argmax(logits as (n, sites, candidates))), of which `gates` is the part of one
+  // site. Gates that are constants are choices that come with the images.
+  void select(const Tensor& gates, int column) {
+    Tensor t = gates;
+    int site = 0;
+    while (is(t, "reshape") || as<SliceOp>(t)) {
+      if (const auto* op = as<SliceOp>(t)) site = static_cast<int>(op->ranges[1].start);
+      t = Tensor(input_of(t));
+    }
+    if (!op_of(t)) return;
+    if (!is(t, "one_hot") || !is(input_of(t), "argmax"))
+      refuse(gates, "a selector chooses by one_hot(argmax(logits)) in evaluation mode");
+    if (stored_.count(key(t))) return;
+    const Tensor logits = unshaped(input_of(input_of(t)));
+    const int src = stored_float(logits, "the selector compares them");
+    const int candidates = static_cast<int>(t.shape().back());
+    const auto sites = logits.shape().back() / candidates;
+    int bits = 1;
+    while ((1 << bits) < candidates) ++bits;
+    const int dst = add_value(t.node()->scope + ".choices", {1, 1, sites}, {1, 0, 0, candidates - 1}, bits);
+    model_.layers.push_back(integer::Select{src, dst, column - site});
+    stored_[key(t)] = dst;
   }
 
   bool has_one_reader(const Tensor& t) const {
@@ -324,13 +391,15 @@ class Lowering {
 
   int remapped(int src, const std::string& name, const Grid& grid) {
     const int dst = add_value(name, Shape(value(src).shape), grid, grid::bits(grid));
-    Remap::Table table;
-    const Grid& from = value(src).grid;
-    for (int code = 0; code < 256; ++code)
-      table[static_cast<size_t>(code)] =
-          static_cast<uint8_t>(grid::encode(grid::decode(std::min(code, from.hi), from), grid));
-    model_.layers.push_back(Remap{src, dst, {table}});
+    model_.layers.push_back(Remap{src, dst, {table(value(src).grid, grid)}});
     return dst;
+  }
+  static Remap::Table table(const Grid& from, const Grid& to) {
+    Remap::Table codes;
+    for (int code = 0; code < 256; ++code)
+      codes[static_cast<size_t>(code)] =
+          static_cast<uint8_t>(grid::encode(grid::decode(std::min(code, from.hi), from), to));
+    return codes;
   }
 
   // The parameter-free shortcut: a slice of every second pixel, then channels of zeros; or one of the two. Gives the
@@ -395,7 +464,11 @@ class Lowering {
     if (is_on_grid(t)) return chain_of(t);
     if (is(t, "conv2d") || is(t, "linear")) {
       Chain chain = chain_of(t);
-      if (is(t, "linear") && t.node()->inputs.size() > 2) add_bias(chain, input_of(t, 2));
+      if (is(t, "linear") && t.node()->inputs.size() > 2) {
+        const std::optional<Array> bias = constant(input_of(t, 2));
+        if (!bias) refuse(t, "its bias is not made of parameters");
+        add_bias(chain, *bias);
+      }
       return chain;
     }
     if (is(t, "reshape")) return parse(input_of(t));
@@ -530,20 +603,24 @@ class Lowering {
       skip_offset = -static_cast<double>(skip.zero_point) * conv.skip_ratio;
     }
     const int64_t channels = conv.weights.dim(0), per_channel = conv.weights.size() / channels;
-    conv.b = Array(Shape{channels});
-    conv.m = Array(Shape{channels});
-    for (int64_t c = 0; c < channels; ++c) {
+    const auto alternatives = static_cast<int64_t>(from.alternatives.size());
+    conv.b = Array(alternatives ? Shape{alternatives, channels} : Shape{channels});
+    conv.m = Array(conv.b.shape());
+    for (int64_t row = 0; row < conv.b.size(); ++row) {
+      const int64_t c = row % channels;
       const auto i = static_cast<size_t>(c);
-      double m = static_cast<double>(from.grid.scale) * weights.unit[i] * chain.gain[i] / dst_scale;
+      const Grid& grid =
+          alternatives ? from.alternatives[static_cast<size_t>(row / channels)].grid : from.grid;
+      double m = static_cast<double>(grid.scale) * weights.unit[i] * chain.gain[i] / dst_scale;
       // A dead channel (gamma = 0) keeps a tiny multiplier, so that the offset can be written as b * m.
       if (std::abs(m) < 0x1p-40) m = std::copysign(0x1p-40, m);
       const auto rounded = static_cast<float>(m);
       double sum = 0;
       for (int64_t k = 0; k < per_channel; ++k) sum += conv.weights.data<int8_t>()[c * per_channel + k];
       const double offset = chain.offset[i] / dst_scale + dst_zero + skip_offset;
-      conv.m.data<float>()[c] = rounded;
-      conv.b.data<float>()[c] =
-          static_cast<float>(-from.grid.zero_point * sum + offset / static_cast<double>(rounded));
+      conv.m.data<float>()[row] = rounded;
+      conv.b.data<float>()[row] =
+          static_cast<float>(-grid.zero_point * sum + offset / static_cast<double>(rounded));
     }
     if (chain.low > chain.high) refuse(chain.layer, "the limits of its activations exclude each other");
     if (to.codes) {

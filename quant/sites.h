@@ -44,6 +44,10 @@ class Sites : public nn::Module {
   std::vector<Site> sites_;
 };
 
+/// The layers whose input is a stored tensor (a tap of role tensor) as it is, and which one. Runs the model
+/// once, and takes the quantizers out of its taps.
+std::map<std::string, std::string> readers_of_tensors(nn::Model& model);
+
 /// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not
 /// fit.
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);

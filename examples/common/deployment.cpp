@@ -116,7 +116,7 @@ integer::Model deploy(nn::Model& model, const Task& task, const quant::Policy& p
 }
 
 Agreement compare(const integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
-                  const data::Transform& transform) {
+                  const data::Transform& transform, const std::function<Tensor(const Tensor&)>& forward) {
   Agreement result;
   model.eval();
   const quant::SiteRecorder recorder(model);
@@ -130,7 +130,7 @@ Agreement compare(const integer::Model& lowered, nn::Model& model, const data::D
     const Array own = kernels::argmax(session->run(batch.images));
     const Arrays expected = integer::evaluate(lowered, batch.images);
     const Array evaluated = kernels::argmax(as_rows(expected[static_cast<size_t>(lowered.output)]));
-    const Array fake = kernels::argmax(model(batch.images).value());
+    const Array fake = kernels::argmax((forward ? forward(batch.images) : model(batch.images)).value());
     for (int64_t i = 0; i < batch.size(); ++i) {
       const int32_t top = own.data<int32_t>()[i];
       result.correct += top == batch.labels.data<int32_t>()[i];

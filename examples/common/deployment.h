@@ -43,9 +43,10 @@ quant::integer::Model deploy(nn::Model& model, const Task& task, const quant::Po
                              const std::string& path);
 
 /// Runs `dataset` three times: `lowered` on the integer runtime; `lowered` on exact float convolutions (the
-/// quantized evaluation); and `model`, whose sites `lowered` was made from, in plain floats.
+/// quantized evaluation); and `model`, whose sites `lowered` was made from, in plain floats, by `forward` if
+/// it takes more than the model's own.
 Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
-                  const data::Transform& transform);
+                  const data::Transform& transform, const std::function<Tensor(const Tensor&)>& forward = {});
 
 struct Speed {
   double images_per_second = 0;  ///< at batch 100

@@ -178,6 +178,23 @@ void check_layer(const Model& model, const Layer& layer) {
                           "joining", at(src));
                    }
                    fits(channels == dst.shape[2], "joining", at(c.srcs[0]));
+                 },
+                 [&](const Moments& m) {
+                   const Value& src = at(m.src);
+                   fits(src.codes && dst.codes && dst.shape == Shape({1, 1, 2 * src.shape[2]}), "moments",
+                        src);
+                 },
+                 [&](const Select& s) {
+                   const Value& src = at(s.src);
+                   const int64_t columns = dst.shape[2];
+                   fits(!src.codes && dst.codes &&
+                            src.shape[0] * src.shape[1] * dst.shape[0] * dst.shape[1] == 1 &&
+                            src.shape[2] % columns == 0 && src.shape[2] / columns == dst.grid.hi + 1 &&
+                            s.first >= 0 && s.first <= max_choices - columns,
+                        "selection", src);
+                   for (const Value& v : model.values)
+                     if (v.choice >= s.first && v.choice < s.first + columns)
+                       fits(static_cast<int>(v.alternatives.size()) == dst.grid.hi + 1, "selection", v);
                  }},
       layer);
 }
@@ -212,6 +229,11 @@ int choices_of(const Model& model) {
   return choices;
 }
 
+bool selects(const Model& model) {
+  return std::ranges::any_of(model.layers,
+                             [](const Layer& layer) { return std::holds_alternative<Select>(layer); });
+}
+
 int64_t bops(const Model& model, const std::vector<int>& choices) {
   const int expected = choices_of(model);
   check(choices.empty() || static_cast<int>(choices.size()) == expected, "[integer model] got ",
@@ -233,8 +255,8 @@ int64_t bops(const Model& model, const std::vector<int>& choices) {
 }
 
 const char* op_of(const Layer& layer) {
-  constexpr const char* names[] = {"encode",   "convolution", "remap", "average_pool",
-                                   "max_pool", "subsample",   "concat"};
+  constexpr const char* names[] = {"encode",    "convolution", "remap",   "average_pool", "max_pool",
+                                   "subsample", "concat",      "moments", "select"};
   return names[layer.index()];
 }
 
@@ -246,6 +268,7 @@ std::string name_of(const Model& model, const Layer& layer) {
 void validate(const Model& model) {
   check_values(model);
   std::vector<bool> written(model.values.size(), false);
+  std::vector<bool> chosen(static_cast<size_t>(choices_of(model)), !selects(model));
   written[static_cast<size_t>(model.input)] = true;
   for (const Layer& layer : model.layers) {
     for (const int src : sources_of(layer)) {
@@ -261,6 +284,16 @@ void validate(const Model& model) {
           model.values[static_cast<size_t>(dst)].name, " is written twice");
     written[static_cast<size_t>(dst)] = true;
     check_layer(model, layer);
+    const Value& value = model.values[static_cast<size_t>(dst)];
+    check(value.choice < 0 || chosen[static_cast<size_t>(value.choice)], "[integer model] value ", value.name,
+          " takes a choice that no layer before it has made");
+    if (const auto* s = std::get_if<Select>(&layer))
+      for (int64_t column = s->first; column < s->first + value.shape[2]; ++column) {
+        check(column < static_cast<int64_t>(chosen.size()) && !chosen[static_cast<size_t>(column)],
+              "[integer model] the selection ", value.name, " makes the choice ", column,
+              ", which nobody takes or another one makes");
+        chosen[static_cast<size_t>(column)] = true;
+      }
   }
   check(written[static_cast<size_t>(model.output)], "[integer model] nothing writes the output");
 }

@@ -93,7 +93,22 @@ struct Concat {
   int dst = 0;
 };
 
-using Layer = std::variant<Encode, Convolution, Remap, AveragePool, MaxPool, Subsample, Concat>;
+/// Mean of each channel of src (codes), then its deviation: dst has one pixel with twice the channels. With s
+/// and r the exact sums of (code - zero_point) and of its square over the n pixels, both are taken in f64:
+/// mean = s / n, deviation = sqrt(max(0, r / n - mean * mean)); dst = the code of f32(scale * either).
+struct Moments {
+  int src = 0, dst = 0;
+};
+
+/// What a bit selector decides: src holds floats (1, 1, columns * k), dst codes (1, 1, columns), the place of
+/// the largest of each k, the first of equals. They are the image's choices in the columns from `first` on.
+struct Select {
+  int src = 0, dst = 0;
+  int first = 0;
+};
+
+using Layer =
+    std::variant<Encode, Convolution, Remap, AveragePool, MaxPool, Subsample, Concat, Moments, Select>;
 
 struct Model {
   std::vector<Value> values;
@@ -110,6 +125,8 @@ int64_t parameter_bytes(const Model& model);
 
 /// How many choices an image makes: columns of what Session::run() takes. 0 where all grids are fixed.
 int choices_of(const Model& model);
+/// Whether the model has a selector, which makes them.
+bool selects(const Model& model);
 
 /// Bit operations of one image: the sum over convolutions of MACs * weight bits * activation bits, exactly.
 /// `choices` are those of the image; none means the first alternatives.

@@ -115,6 +115,8 @@ struct LayerWriter {
     return json;
   }
   Json operator()(const Concat& c) const { return {{"op", "concat"}, {"srcs", c.srcs}}; }
+  Json operator()(const Moments&) const { return {{"op", "moments"}}; }
+  Json operator()(const Select& s) const { return {{"op", "select"}, {"first", s.first}}; }
   Json operator()(const Subsample& s) const {
     return {{"op", "subsample"}, {"stride", s.stride}, {"before", s.before}, {"after", s.after}};
   }
@@ -209,6 +211,8 @@ class LayerReader {
       return Subsample{src, dst, f.fixed<2>("stride", 1, max_extent), f.integer("before", 0, max_extent),
                        f.integer("after", 0, max_extent)};
     if (op == "remap") return Remap{src, dst, tables(f)};
+    if (op == "moments") return Moments{src, dst};
+    if (op == "select") return Select{src, dst, static_cast<int>(f.integer("first", 0, max_extent))};
     if (op != "convolution") f.fail("unknown op '" + op + "'; the file was made by a newer version");
     return convolution(f, prefix, src, dst);
   }

@@ -173,6 +173,38 @@ Array concat(const Concat& layer, const Arrays& values) {
   return kernels::concat(parts, 3);
 }
 
+Array moments(const Array& codes, const Value& src, const Value& dst) {
+  const int64_t channels = codes.dim(3), pixels = codes.dim(1) * codes.dim(2);
+  Array result({codes.dim(0), 1, 1, 2 * channels}, DType::u8);
+  for (int64_t i = 0; i < codes.dim(0); ++i)
+    for (int64_t c = 0; c < channels; ++c) {
+      int64_t sum = 0, squares = 0;
+      for (int64_t p = 0; p < pixels; ++p) {
+        const int64_t x = codes.data<uint8_t>()[(i * pixels + p) * channels + c] -
+                          static_cast<int64_t>(src.grid.zero_point);
+        sum += x;
+        squares += x * x;
+      }
+      const double mean = static_cast<double>(sum) / static_cast<double>(pixels);
+      const double var = static_cast<double>(squares) / static_cast<double>(pixels) - mean * mean;
+      const double both[] = {mean, std::sqrt(std::max(0.0, var))};
+      for (int64_t k = 0; k < 2; ++k)
+        result.data<uint8_t>()[(i * 2 + k) * channels + c] = static_cast<uint8_t>(
+            grid::encode(static_cast<float>(static_cast<double>(src.grid.scale) * both[k]), dst.grid));
+    }
+  return result;
+}
+
+Array select(const Array& logits, int64_t sites) {
+  const int64_t n = logits.dim(0), k = logits.dim(3) / sites;
+  Array result({n, 1, 1, sites}, DType::u8);
+  for (int64_t i = 0; i < n * sites; ++i) {
+    const float* row = logits.data<float>() + i * k;
+    result.data<uint8_t>()[i] = static_cast<uint8_t>(std::max_element(row, row + k) - row);
+  }
+  return result;
+}
+
 }  // namespace
 
 Array evaluate_layer(const Model& model, const Layer& layer, const Arrays& values, const Array& choices) {
@@ -186,14 +218,25 @@ Array evaluate_layer(const Model& model, const Layer& layer, const Arrays& value
   if (const auto* s = std::get_if<Subsample>(&layer)) return subsample(*s, src, to);
   if (const auto* r = std::get_if<Remap>(&layer)) return remap(*r, src, to.choice, choices);
   if (const auto* c = std::get_if<Concat>(&layer)) return concat(*c, values);
+  if (std::holds_alternative<Moments>(layer)) return moments(src, value_of(model, from), to);
+  if (std::holds_alternative<Select>(layer)) return select(src, to.shape[2]);
   return convolution(model, std::get<Convolution>(layer), values, choices);
 }
 
 Arrays evaluate(const Model& model, const Array& images, const Array& choices) {
   Arrays values(model.values.size());
   values[static_cast<size_t>(model.input)] = images;
-  for (const Layer& layer : model.layers)
-    values[static_cast<size_t>(dst_of(layer))] = evaluate_layer(model, layer, values, choices);
+  const int64_t n = images.dim(0), columns = choices_of(model);
+  Array chosen = choices;
+  if (!choices.has_value() && selects(model)) chosen = Array::zeros({n, columns}, DType::u8);
+  for (const Layer& layer : model.layers) {
+    const Array value = evaluate_layer(model, layer, values, chosen);
+    values[static_cast<size_t>(dst_of(layer))] = value;
+    const auto* select = std::get_if<Select>(&layer);
+    for (int64_t i = 0; select && !choices.has_value() && i < n; ++i)
+      std::copy_n(value.data<uint8_t>() + i * value.dim(3), value.dim(3),
+                  chosen.data<uint8_t>() + i * columns + select->first);
+  }
   return values;
 }
 

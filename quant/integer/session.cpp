@@ -61,7 +61,8 @@ struct Session::Impl {
   Array scratch;  // of each thread
   Arrays kept;    // by value
   std::vector<double> seconds;
-  Array logits;
+  bool selecting = false;  // the model's selector makes the choices of this run
+  Array logits, own_choices;
   TeamSteps together;  // where threads share layers
 
   Impl(const Model& source, int64_t batch, bool keep_values)
@@ -83,6 +84,7 @@ struct Session::Impl {
     seconds.resize(steps.size());
     scratch = Array({team * scratch_bytes}, DType::u8);
     logits = Array({batch, info(model.output).shape.size()});
+    if (selects(model)) own_choices = Array::zeros({batch, choices_of(model)}, DType::u8);
     if (keep_values)
       keep();
     else
@@ -158,6 +160,8 @@ struct Session::Impl {
     check(images.shape() == expected && images.dtype() == DType::f32, "[session] images: got ",
           name_of(images.dtype()), images.shape(), ", expected f32", expected);
     const uint8_t* chosen = choices.has_value() ? check_choices(choices) : nullptr;
+    selecting = !chosen && own_choices.has_value();
+    if (selecting) chosen = own_choices.data<uint8_t>();
     const float* first = images.data<float>();
     if (shares_layers) begin_shared(first);
     if (team == 1) {
@@ -189,6 +193,9 @@ struct Session::Impl {
     return choices.data<uint8_t>();
   }
 
+  uint8_t* own_choices_at(int64_t offset) {
+    return selecting ? own_choices.data<uint8_t>() + offset : nullptr;
+  }
   void* scratch_of(int64_t thread) { return scratch.data<uint8_t>() + thread * scratch_bytes; }
 
   void begin_shared(const float* images) {
@@ -210,7 +217,8 @@ struct Session::Impl {
     Clock::time_point last = keep_values ? Clock::now() : Clock::time_point{};
     for (size_t i = 0; i < steps.size(); ++i) {
       together.run(static_cast<int64_t>(i), rank, [&](int part) {
-        steps[i].run({memories[0].values.data(), scratch_of(rank), batch, choices, part, team});
+        steps[i].run(
+            {memories[0].values.data(), scratch_of(rank), batch, choices, own_choices_at(0), part, team});
       });
       if (!keep_values || rank > 0) continue;
       const Clock::time_point now = Clock::now();
@@ -231,6 +239,7 @@ struct Session::Impl {
                       scratch_of(thread),
                       count,
                       choices ? choices + first * columns : nullptr,
+                      own_choices_at(first * columns),
                       0,
                       1};
       for (const Step& step : steps) step.run(work);
@@ -253,6 +262,11 @@ int64_t Session::buffer_bytes() const {
 
 const Array& Session::run(const Array& images) { return impl_->run(images, {}); }
 const Array& Session::run(const Array& images, const Array& choices) { return impl_->run(images, choices); }
+
+const Array& Session::choices() const {
+  check(impl_->own_choices.has_value(), "[session] the model has no selector, expected one that chooses");
+  return impl_->own_choices;
+}
 
 const Array& Session::value(int index) const {
   check(impl_->keep_values, "[session] values are not kept; make the session with keep_values");

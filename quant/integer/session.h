@@ -22,8 +22,13 @@ class Session {
   /// images (batch, h, w, c) f32, normalised -> logits (batch, classes) f32, valid until the next run().
   const Array& run(const Array& images);
   /// The same for a model with alternatives: choices (batch, choices_of(model)) u8 say which one each image
-  /// takes for each value that has them. The result does not depend on the company an image is in.
+  /// takes for each value that has them. The result does not depend on the company an image is in. Without
+  /// choices a selector in the model makes them; where there is none, images take the first alternatives.
   const Array& run(const Array& images, const Array& choices);
+
+  /// (batch, choices_of(model)) u8: what the model's selector chose in the last run() without choices. Throws
+  /// argument_error for a model without one.
+  const Array& choices() const;
 
   /// What the last run() wrote, by index into model.values; needs keep_values.
   const Array& value(int index) const;

@@ -1,6 +1,7 @@
 #include "steps.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "../../kernels/simd/simd.h"
@@ -101,8 +102,74 @@ class StepMaker {
     return for_type(at(layer.dst), [&](auto element) { return joined<decltype(element)>(layer); });
   }
 
+  Step operator()(const Moments& layer) const {
+    const Value &src = at(layer.src), &dst = at(layer.dst);
+    const int64_t channels = src.shape[2], pixels = src.shape[0] * src.shape[1];
+    return {[=, &src, &dst](const Work& w) {
+              auto* sum = static_cast<int64_t*>(w.scratch);
+              auto* squares = sum + channels;
+              const auto [first, last] = part_of(w, w.images);
+              for (int64_t i = first; i < last; ++i) {
+                std::fill_n(sum, 2 * channels, int64_t{0});
+                const uint8_t* from = source<uint8_t>(w, layer.src) + i * pixels * channels;
+                add_moments(from, pixels, channels, static_cast<int>(src.grid.zero_point), sum, squares);
+                uint8_t* to = destination<uint8_t>(w, layer.dst) + i * 2 * channels;
+                for (int64_t c = 0; c < channels; ++c) {
+                  const double mean = static_cast<double>(sum[c]) / static_cast<double>(pixels);
+                  const double var =
+                      static_cast<double>(squares[c]) / static_cast<double>(pixels) - mean * mean;
+                  const auto code = [&](double x) {
+                    return static_cast<uint8_t>(
+                        grid::encode(static_cast<float>(static_cast<double>(src.grid.scale) * x), dst.grid));
+                  };
+                  to[c] = code(mean);
+                  to[channels + c] = code(std::sqrt(std::max(0.0, var)));
+                }
+              }
+            },
+            static_cast<size_t>(2 * channels) * sizeof(int64_t)};
+  }
+
+  Step operator()(const Select& layer) const {
+    const int64_t sites = at(layer.dst).shape[2], k = at(layer.src).shape[2] / sites,
+                  columns = choices_of(model_);
+    return {[=](const Work& w) {
+      const auto [first, last] = part_of(w, w.images);
+      for (int64_t i = first; i < last; ++i) {
+        const float* logits = source<float>(w, layer.src) + i * sites * k;
+        uint8_t* to = destination<uint8_t>(w, layer.dst) + i * sites;
+        for (int64_t s = 0; s < sites; ++s, logits += k)
+          to[s] = static_cast<uint8_t>(std::max_element(logits, logits + k) - logits);
+        if (w.own_choices) std::copy_n(to, sites, w.own_choices + i * columns + layer.first);
+      }
+    }};
+  }
+
  private:
   const Value& at(int value) const { return model_.values[static_cast<size_t>(value)]; }
+
+  // Sums over pixels fit 32 bits for a while, which is what vectorises.
+  static void add_moments(const uint8_t* from, int64_t pixels, int64_t channels, int zero, int64_t* sum,
+                          int64_t* squares) {
+    constexpr int64_t block = 16, most = 1 << 14;  // 255^2 * 2^14 < 2^31
+    for (int64_t begin = 0; begin < pixels; begin += most)
+      for (int64_t c = 0; c < channels; c += block) {
+        const int64_t width = std::min(block, channels - c), end = std::min(pixels, begin + most);
+        int32_t s[block] = {}, r[block] = {};
+        for (int64_t p = begin; p < end; ++p) {
+          const uint8_t* at = from + p * channels + c;
+          for (int64_t j = 0; j < width; ++j) {
+            const int32_t x = at[j] - zero;
+            s[j] += x;
+            r[j] += x * x;
+          }
+        }
+        for (int64_t j = 0; j < width; ++j) {
+          sum[c + j] += s[j];
+          squares[c + j] += r[j];
+        }
+      }
+  }
 
   // Each image runs through the convolution of its alternative. They share the weights; what differs is the
   // padding, b and m.

@@ -19,6 +19,7 @@ struct Work {
   void* scratch;
   int64_t images;
   const uint8_t* choices;  ///< (images, choices_of(model)), or null: the first alternatives
+  uint8_t* own_choices;    ///< the same memory where the model's selector makes them, else null
   int share, shares;
 };
 

@@ -74,6 +74,13 @@ Model every_layer() {
   with_skip.skip_ratio = 0.37f;
   with_skip.lo = 5;
 
+  const int moments = b.value({1, 1, 12}, 8, 0.04f, 9);
+  m.layers.push_back(Moments{a, moments});
+  const int logits = b.floats({1, 1, 2});
+  b.convolution(moments, logits, {2, 1, 1, 12}, 8, {});
+  const int chosen = b.value({1, 1, 1}, 1, 1, 0);
+  m.layers.push_back(Select{logits, chosen, 0});
+
   const int coarse = b.value({4, 7, 6}, 2, 0.7f, 1);
   Value& dynamic = m.values[static_cast<size_t>(coarse)];
   dynamic.choice = 0;
@@ -130,13 +137,13 @@ int main(int argc, char** argv) {
   const std::string folder = argv[1];
   save(every_layer(), folder + "/model.safetensors");
   const Model model = load(folder + "/model.safetensors");
-  const Array images = random_normal({3, 7, 6, 3}, Philox(7));
-  Array choices({3, 1}, DType::u8);
-  for (int64_t i = 0; i < 3; ++i) choices.data<uint8_t>()[i] = static_cast<uint8_t>(i % 2);
-  Session session(model, 3, /*keep_values=*/true);
-  session.run(images, choices);
+  Array images = random_normal({4, 7, 6, 3}, Philox(7));
+  for (int64_t i = 0; i < images.size() / 2; ++i)
+    images.data<float>()[i] *= 0.2f;  // so that images choose differently
+  Session session(model, 4, /*keep_values=*/true);
+  session.run(images);
   data::SafeTensors run;
-  run.tensors["choices"] = choices;
+  run.tensors["choices"] = session.choices();
   for (size_t i = 0; i < model.values.size(); ++i)
     run.tensors[text("values.", i)] = session.value(static_cast<int>(i));
   data::save_safetensors(folder + "/run.safetensors", run);

@@ -1,0 +1,259 @@
+#include "dynamic_bits.h"
+
+#include <algorithm>
+#include <set>
+
+#include "../../autograd/ops.h"
+#include "../cost.h"
+
+namespace stairgrad::quant::datafree {
+namespace {
+
+constexpr double selector_bits = 8;
+
+void check_options(const nn::Model& model, const DynamicOptions& o) {
+  const std::vector<int>& c = o.candidates;
+  check(!c.empty() && std::ranges::is_sorted(c) && std::ranges::adjacent_find(c) == c.end() &&
+            c.front() >= 1 && c.back() <= 8,
+        "[dynamic] got ", c.size(), " candidates",
+        c.empty() ? "" : text(" from ", c.front(), " to ", c.back()), ", expected ascending bits of 1 to 8");
+  check(std::ranges::count(c, o.target) == 1, "[dynamic] the target of ", o.target,
+        " bits is not among the candidates");
+  check(o.after >= 1 && o.after <= model.head(), "[dynamic] after: got ", o.after, " blocks, expected 1 to ",
+        model.head());
+}
+
+void check_skip(const Policy& policy) {
+  check(policy.skip == Skip::u8, "[dynamic] the policy's skip is ", to_string(policy.skip),
+        ", expected u8: stored tensors have 8 bits, which layers map to those of the image");
+}
+
+// What a run of zeros without quantizers tells of a model.
+struct Structure {
+  std::vector<LayerCost> layers, behind;    // all, and those behind the first blocks
+  std::map<std::string, int64_t> channels;  // that a layer reads
+  int64_t map_channels = 0;                 // of what the first blocks give
+};
+
+Structure structure_of(nn::Model& model, size_t after) {
+  Structure result;
+  const nn::Evaluation evaluation(model);
+  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks;
+  for (const nn::NamedTap& t : model.taps()) {
+    hooks.emplace_back(t.tap, t.tap->hook);
+    t.tap->hook = nullptr;
+    if (t.tap->role == nn::Tap::Role::input)
+      t.tap->hook = [&result, name = t.owner()](const Tensor& x) {
+        result.channels[name] = x.shape().back();
+        return Quantized{x, {}};
+      };
+  }
+  const auto layers = [&](size_t from, const Array& x) {
+    return count_cost(
+        trace([&](const Tensors& in) { return model.forward(in[0], from, model.blocks().size()); }, {x}));
+  };
+  const Array images = Array::zeros(model.input_shape());
+  result.layers = layers(0, images);
+  {
+    const NoGrad no_grad;
+    const Array map = model.forward(images, 0, after).value();
+    result.map_channels = map.shape().back();
+    result.behind = layers(after, map);
+  }
+  for (auto& [tap, hook] : hooks) tap->hook = hook;
+  return result;
+}
+
+}  // namespace
+
+Policy dynamic_policy(nn::Model& model, const Policy& fixed, const DynamicOptions& options) {
+  check_options(model, options);
+  check_skip(fixed);
+  Policy policy = fixed;
+  detach_sites(model);
+  const std::map<std::string, std::string> stored = readers_of_tensors(model);
+  const std::vector<LayerCost> behind = structure_of(model, options.after).behind;
+  for (const LayerCost& cost : behind) {
+    LayerPolicy& own = policy.layers.at(cost.name);
+    if (cost.name == behind.back().name) continue;
+    own.a_bits = stored.count(cost.name) ? 32 : 8;
+  }
+  return policy;
+}
+
+std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
+                                                 const DynamicOptions& options) {
+  check_options(model, options);
+  check_skip(sites.policy());
+  const std::shared_ptr<DynamicBits> dynamic(new DynamicBits(model, options));
+  const Structure structure = structure_of(model, options.after);
+  const std::vector<LayerCost>& behind = structure.behind;
+  std::map<std::string, nn::Tap*> inputs;
+  for (const nn::NamedTap& t : model.taps())
+    if (t.tap->role == nn::Tap::Role::input) inputs[t.owner()] = t.tap;
+
+  std::set<std::string> chosen;
+  for (const LayerCost& cost : behind) {
+    const LayerPolicy& own = sites.policy().layers.at(cost.name);
+    if (cost.name == behind.back().name) continue;
+    const size_t site = dynamic->sites_.size();
+    dynamic->sites_.push_back({cost.name, cost.macs, own.w_bits});
+    dynamic->quantizers_.emplace_back();
+    for (const int bits : options.candidates)
+      dynamic->quantizers_.back().push_back(dynamic->add_module(
+          text(cost.name, ".b", bits), make_quantizer(options.quantizer, {.bits = bits})));
+    nn::Tap* tap = inputs.at(cost.name);
+    tap->hook = [stored = tap->hook, site, self = dynamic.get()](const Tensor& x) {
+      return Quantized{self->quantize(site, stored ? stored(x).value : x), {}};
+    };
+    chosen.insert(cost.name);
+  }
+  check(!chosen.empty(), "[dynamic] no layer is left behind ", options.after, " blocks");
+
+  const auto count = static_cast<int64_t>(dynamic->sites_.size()), candidates = dynamic->candidates();
+  if (options.type == SelectorType::layer) {
+    for (const DynamicBits::Site& site : dynamic->sites_)
+      dynamic->selectors_.push_back(
+          dynamic->add_module(site.layer + ".selector",
+                              std::make_shared<BitSelector>(options.type, structure.channels.at(site.layer),
+                                                            1, candidates, options.selector)));
+  } else {
+    dynamic->selectors_.push_back(
+        dynamic->add_module("selector", std::make_shared<BitSelector>(options.type, structure.map_channels,
+                                                                      count, candidates, options.selector)));
+  }
+
+  for (const auto& selector : dynamic->selectors_) selector->start(options.seed);
+  for (const LayerCost& cost : structure.layers) {
+    const LayerPolicy& own = sites.policy().layers.at(cost.name);
+    if (!chosen.count(cost.name))
+      dynamic->fixed_bops_ += static_cast<double>(cost.macs) * own.w_bits * own.a_bits;
+  }
+  dynamic->fixed_bops_ += static_cast<double>(dynamic->selector_macs()) * selector_bits * selector_bits;
+  model.attach("dynamic", dynamic);
+  return dynamic;
+}
+
+Tensor DynamicBits::choose(BitSelector& selector, const Tensor& features, int64_t first, int64_t count) {
+  const int64_t n = features.dim(0);
+  if (choosing == Choosing::random || choosing == Choosing::given) {
+    Array gates = Array::zeros({n, count, candidates()});
+    check(choosing == Choosing::random || choices.shape() == Shape({n, static_cast<int64_t>(sites_.size())}),
+          "[dynamic] choices: got ", choices.shape(), ", expected a row for each of ", n, " images and ",
+          sites_.size(), " columns");
+    for (int64_t i = 0; i < n * count; ++i) {
+      const int64_t place = i / count * static_cast<int64_t>(sites_.size()) + first + i % count;
+      const int64_t k = choosing == Choosing::given
+                            ? choices.data<uint8_t>()[place]
+                            : static_cast<int64_t>(rng.below(static_cast<uint64_t>(place),
+                                                             static_cast<uint64_t>(candidates())));
+      check(k < candidates(), "[dynamic] choices: got ", k, " of ", candidates(), " candidates");
+      gates.data<float>()[i * candidates() + k] = 1;
+    }
+    return gates;
+  }
+  const Tensor logits = selector(features);
+  if (recording() != Recording::trace)
+    site_probabilities_.push_back(softmax(reshape(logits, {n, count, candidates()})));
+  if (choosing == Choosing::hard) return hard_gates(logits, candidates());
+  if (choosing == Choosing::straight_through) return straight_through_gates(logits, candidates());
+  const Philox own(rng.words(0)[0], static_cast<uint64_t>(first));
+  return gumbel_gates(logits, candidates(), temperature, own);
+}
+
+Tensor DynamicBits::quantize(size_t site, const Tensor& x) {
+  Tensor gates;
+  const auto index = static_cast<int64_t>(site);
+  if (options_.type == SelectorType::layer) {
+    site_gates_.push_back(choose(*selectors_[site], x, index, 1));
+    gates = gates_of(site_gates_.back(), 0);
+  } else {
+    check(running_, "[dynamic] ", sites_[site].layer,
+          ": the model runs without its selector; call DynamicBits::forward()");
+    gates = gates_of(gates_, index);
+  }
+  Tensors parts;
+  const Scope scope("bits");
+  for (const auto& quantizer : quantizers_[site]) parts.push_back((*quantizer)(x).value);
+  return image_choice(gates, parts, static_cast<int>(site));
+}
+
+Tensor DynamicBits::forward(const Tensor& images, Tensors* maps) {
+  site_gates_.clear();
+  site_probabilities_.clear();
+  gates_ = {};
+  running_ = true;
+  Tensor x = images;
+  for (size_t block = 0; block < model_.head(); ++block) {
+    x = model_.forward(x, block, block + 1);
+    if (block + 1 == options_.after && options_.type != SelectorType::layer)
+      gates_ = choose(*selectors_[0], x, 0, static_cast<int64_t>(sites_.size()));
+    if (maps) maps->push_back(x);
+  }
+  const Tensor logits = model_.forward(x, model_.head(), model_.blocks().size());
+  running_ = false;
+  if (recording() == Recording::trace) return logits;
+  if (options_.type == SelectorType::layer) gates_ = concat(site_gates_, 1);
+  probabilities_ = site_probabilities_.empty() ? Tensor() : concat(site_probabilities_, 1);
+  return logits;
+}
+
+Array DynamicBits::last_choices() const {
+  check(gates_.defined(), "[dynamic] nothing ran yet; call forward() first");
+  const int64_t rows = gates_.dim(0) * gates_.dim(1), k = gates_.dim(2);
+  Array result({gates_.dim(0), gates_.dim(1)}, DType::u8);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* gate = gates_.value().data<float>() + i * k;
+    result.data<uint8_t>()[i] = static_cast<uint8_t>(std::max_element(gate, gate + k) - gate);
+  }
+  return result;
+}
+
+Tensor DynamicBits::cost() const {
+  const auto m = static_cast<int64_t>(sites_.size());
+  Array weight({m, candidates()});
+  double target = fixed_bops_;
+  for (const Site& site : sites_) target += static_cast<double>(site.macs) * site.w_bits * options_.target;
+  for (int64_t i = 0; i < weight.size(); ++i) {
+    const Site& site = sites_[static_cast<size_t>(i / candidates())];
+    const int bits = options_.candidates[static_cast<size_t>(i % candidates())];
+    weight.data<float>()[i] =
+        static_cast<float>(static_cast<double>(site.macs) * site.w_bits * bits / target);
+  }
+  return sum(gates_ * weight, {1, 2}) + fixed_bops_ / target;
+}
+
+double DynamicBits::cost_of(const std::vector<int>& candidate) const {
+  double bops = fixed_bops_, target = fixed_bops_;
+  for (size_t i = 0; i < sites_.size(); ++i) {
+    const double per_bit = static_cast<double>(sites_[i].macs) * sites_[i].w_bits;
+    bops += per_bit * options_.candidates[static_cast<size_t>(candidate[i])];
+    target += per_bit * options_.target;
+  }
+  return bops / target;
+}
+
+double DynamicBits::least_cost() const { return cost_of(std::vector<int>(sites_.size(), 0)); }
+double DynamicBits::most_cost() const {
+  return cost_of(std::vector<int>(sites_.size(), static_cast<int>(options_.candidates.size()) - 1));
+}
+
+void DynamicBits::train_selectors(bool on) {
+  for (const auto& selector : selectors_) selector->train(on);
+}
+
+std::vector<nn::NamedTensor> DynamicBits::selector_parameters() const {
+  std::vector<nn::NamedTensor> all;
+  for (size_t i = 0; i < selectors_.size(); ++i)
+    for (const nn::NamedTensor& p : selectors_[i]->parameters())
+      all.push_back({text("selector", i, '.', p.name), p.tensor});
+  return all;
+}
+
+int64_t DynamicBits::selector_macs() const {
+  int64_t total = 0;
+  for (const auto& selector : selectors_) total += selector->macs();
+  return total;
+}
+
+}  // namespace stairgrad::quant::datafree

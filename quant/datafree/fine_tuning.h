@@ -1,0 +1,96 @@
+// Trains a quantized network, and the selector of its bits, on images that were made.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "../policy.h"
+#include "distillation.h"
+#include "dynamic_bits.h"
+#include "image_set.h"
+
+namespace stairgrad::quant::datafree {
+
+/// How the selector's cost enters the loss.
+enum class BudgetLaw {
+  hinge,    ///< max(mean cost - target, 0)
+  distance  ///< |mean cost - target|: pulls up, too
+};
+
+/// L = w_kd KD + w_ce CE + w_features features + w_budget L_budget - w_entropy H(mean probabilities).
+struct FineTuningOptions {
+  int calibration =
+      100;  ///< batches that move the ranges of activations before the first step; then they stay
+  int epochs = 20, steps = 50;
+  int64_t batch = 64;
+  double lr = 1e-3, momentum = 0.9, weight_decay = 1e-4;
+  std::vector<double> milestones =
+      {};  ///< shares of the steps at which lr falls to a tenth; none: along a cosine
+  double temperature = 20, kd = 20, ce = 1, features = 0;
+  KlReduction reduction = KlReduction::batchmean;
+  Mixup mixup = Mixup::easy;
+  double mixup_alpha = 1;
+  bool augment = true;  ///< crop_and_flip_each()
+  uint64_t seed = 0;
+
+  // Of the selector:
+  double budget = 1, target = 1;  ///< weight, and mean cost relative to the target's bits
+  BudgetLaw law = BudgetLaw::hinge;
+  double entropy = 0.01;      ///< weight of the guard against collapse
+  double warm_up = 0.1;       ///< share of the steps with random bits
+  double selector_lr = 1e-3;  ///< of Adam
+  Choosing choosing = Choosing::gumbel;
+  double temperature_start = 1, temperature_end = 0.5;  ///< of Gumbel noise
+};
+
+/// intraq, hast or gdfq as published (but for `epochs`), or dynadfq: ours. Throws argument_error that lists
+/// the names for another one.
+FineTuningOptions fine_tuning_preset(const std::string& name);
+std::vector<std::string> fine_tuning_presets();
+
+/// Means over an epoch.
+struct EpochNote {
+  int epoch = 0;
+  double loss = 0, kd = 0, ce = 0, features = 0;
+  double budget = 0, cost = 0;  ///< of the selector: loss, and mean relative BOPs
+  double bits = 0,
+         bit_entropy = 0;  ///< mean bits of the sites; entropy of their histogram, nats, mean over sites
+  double selector_gradient = 0;  ///< length of the gradient that reaches the selector
+};
+
+struct FineTuningHooks {
+  std::function<void(int64_t images)> progress = {};  ///< after each batch; may throw to stop
+  /// After each epoch, in evaluation mode; the weights are those of that epoch.
+  std::function<void(const EpochNote&)> after_epoch = {};
+};
+
+/// Trains `student`, whose quantizers are in place, to do what `teacher` does on `set`; `dynamic` is its
+/// child or null. Both stay in evaluation mode: batch norms keep the statistics of the training that nobody
+/// can repeat. Batches depend on (options.seed, step) alone. Throws argument_error for options out of range
+/// and for a target that no choice of bits can reach, numeric_error naming the step when the loss is not
+/// finite.
+void fine_tune(nn::Model& student, Sites& sites, DynamicBits* dynamic, nn::Model& teacher,
+               const ImageSet& set, const FineTuningOptions& options, const FineTuningHooks& hooks = {});
+
+/// A sentence if the choices (n, sites) u8 of a selector are almost the same for all images: the entropy of
+/// every site's histogram is below 0.1 nat, or no two images differ.
+std::optional<std::string> collapse(const Array& choices, int64_t candidates);
+/// Entropy of the histogram of each site, nats.
+std::vector<double> choice_entropy(const Array& choices, int64_t candidates);
+
+/// How the first and the last layer are quantized. Results of different protocols do not belong into one
+/// table.
+enum class Protocol {
+  family,  ///< weights of all layers have the low bits; batch norms stay; images and the features of the head
+           ///< have 8 bits
+  folded   ///< batch norms are folded first; the first and the last layer have 8 bits (as post-training
+           ///< methods do)
+};
+std::string to_string(Protocol protocol);
+/// Throws argument_error that lists what is known.
+Protocol parse_protocol(const std::string& name);
+/// Weights per channel; the model is folded already if the protocol says so.
+Policy protocol_policy(nn::Model& model, Protocol protocol, int w_bits, int a_bits,
+                       const std::string& quantizer, Skip skip);
+
+}  // namespace stairgrad::quant::datafree

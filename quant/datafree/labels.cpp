@@ -1,0 +1,125 @@
+#include "labels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace stairgrad::quant::datafree {
+namespace {
+
+constexpr const char* arm_names[] = {"similar", "arbitrary", "dissimilar", "mixed", "one-hot", "smoothing"};
+
+// Random numbers of one image.
+class ImageDraws {
+ public:
+  ImageDraws(uint64_t seed, const char* purpose, int64_t item)
+      : rng_(seed ^ stream_of(purpose), static_cast<uint64_t>(item)) {}
+  double uniform() { return rng_.uniform(next_++); }
+  double normal() { return rng_.normal(next_++); }
+  // Marsaglia and Tsang, 2000; below 1 by their boost.
+  double gamma(double shape) {
+    if (shape < 1) return gamma(shape + 1) * std::pow(uniform() + 0x1p-54, 1 / shape);
+    const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
+    for (;;) {
+      const double x = normal(), v = std::pow(1 + c * x, 3);
+      if (v > 0 && std::log(uniform() + 0x1p-54) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
+    }
+  }
+
+ private:
+  Philox rng_;
+  uint64_t next_ = 0;
+};
+
+void check_options(const LabelOptions& o) {
+  check(o.group >= 1, "[labels] group: got ", o.group, " classes, expected at least 1");
+  check(o.hard >= 0 && o.hard <= 1, "[labels] hard: got ", o.hard, ", expected a share from 0 to 1");
+  check(o.sigma_low > 0 && o.sigma_low <= o.sigma_high, "[labels] sigma: got ", o.sigma_low, " to ",
+        o.sigma_high, ", expected 0 < low <= high");
+  check(o.dirichlet >= 0 && o.anchor >= 0, "[labels] dirichlet and anchor: got ", o.dirichlet, " and ",
+        o.anchor, ", expected them not below 0");
+  check(o.smoothing >= 0 && o.smoothing <= 1, "[labels] smoothing: got ", o.smoothing,
+        ", expected a share from 0 to 1");
+}
+
+// Shares of `group`, of which the first is the image's own class.
+std::vector<double> shares(size_t group, const LabelOptions& o, ImageDraws& draws) {
+  std::vector<double> y(group);
+  if (o.dirichlet > 0) {
+    for (double& share : y) share = std::max(draws.gamma(o.dirichlet), 1e-300);
+  } else {
+    const double sigma = o.sigma_low * std::pow(o.sigma_high / o.sigma_low, draws.uniform());
+    for (double& share : y) share = sigma * draws.normal();
+    y[0] += o.anchor;
+    const double largest = *std::ranges::max_element(y);
+    for (double& share : y) share = std::exp(share - largest);
+  }
+  const double total = std::accumulate(y.begin(), y.end(), 0.0);
+  for (double& share : y) share /= total;
+  return y;
+}
+
+}  // namespace
+
+std::string to_string(Arm arm) { return arm_names[static_cast<size_t>(arm)]; }
+
+Arm parse_arm(const std::string& name) {
+  for (size_t i = 0; i < std::size(arm_names); ++i)
+    if (arm_names[i] == name) return static_cast<Arm>(i);
+  throw argument_error(text("[labels] got the arm \"", name,
+                            "\", expected similar, arbitrary, dissimilar, mixed, one-hot or smoothing"));
+}
+
+Labels Labels::slice(int64_t first, int64_t count) const {
+  return {{classes.begin() + first, classes.begin() + first + count},
+          {hard.begin() + first, hard.begin() + first + count},
+          soft.slice(first, count)};
+}
+
+std::vector<int32_t> label_group(const Array& similarity, int32_t c, const LabelOptions& o, uint64_t seed,
+                                 int64_t item) {
+  const int64_t classes = similarity.dim(0);
+  const auto others = static_cast<size_t>(std::min<int64_t>(o.group, classes) - 1);
+  std::vector<int32_t> ranked = most_similar(similarity, c), group = {c};
+  if (o.arm == Arm::one_hot || o.arm == Arm::smoothing) return group;
+  if (o.arm == Arm::arbitrary) {
+    const Philox rng(seed ^ stream_of("arbitrary classes"), static_cast<uint64_t>(item));
+    const std::vector<int64_t> order = random_permutation(static_cast<int64_t>(ranked.size()), rng);
+    for (size_t i = 0; i < others; ++i) group.push_back(ranked[static_cast<size_t>(order[i])]);
+    return group;
+  }
+  const double* row = similarity.data<double>() + c * classes;
+  const size_t from_below = o.arm == Arm::dissimilar ? others : o.arm == Arm::mixed ? others / 2 : 0;
+  for (size_t i = 0; i < others - from_below; ++i)
+    if (row[ranked[i]] >= o.least_similarity) group.push_back(ranked[i]);
+  for (size_t i = 0; i < from_below; ++i) group.push_back(ranked[ranked.size() - 1 - i]);
+  return group;
+}
+
+Labels draw_labels(int64_t n, const Array& similarity, const LabelOptions& o, uint64_t seed, int64_t first) {
+  check_options(o);
+  check(n >= 1, "[labels] got ", n, " images, expected at least 1");
+  const int64_t classes = similarity.dim(0);
+  Labels labels{{}, {}, Array::zeros({n, classes})};
+  for (int64_t i = 0; i < n; ++i) {
+    ImageDraws draws(seed, "soft labels", first + i);
+    const auto c = static_cast<int32_t>((first + i) % classes);
+    const bool hard = o.arm != Arm::one_hot && draws.uniform() < o.hard;
+    float* y = labels.soft.data<float>() + i * classes;
+    if (!hard) {
+      y[c] = 1;
+    } else if (o.arm == Arm::smoothing) {
+      std::fill_n(y, classes, static_cast<float>(o.smoothing / static_cast<double>(classes)));
+      y[c] += static_cast<float>(1 - o.smoothing);
+    } else {
+      const std::vector<int32_t> group = label_group(similarity, c, o, seed, first + i);
+      const std::vector<double> share = shares(group.size(), o, draws);
+      for (size_t k = 0; k < group.size(); ++k) y[group[k]] = static_cast<float>(share[k]);
+    }
+    labels.classes.push_back(c);
+    labels.hard.push_back(hard);
+  }
+  return labels;
+}
+
+}  // namespace stairgrad::quant::datafree

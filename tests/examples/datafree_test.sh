@@ -1,0 +1,103 @@
+#!/bin/bash
+# datafree on a small network: no data set before the end, the same bits twice, every preset, selectors of every type, and
+# clear errors for wrong inputs.
+#   datafree_test.sh BUILD
+set -uo pipefail
+build=$(cd "$1" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+
+# check NAME COMMAND...
+check() {
+  local name=$1
+  shift
+  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
+}
+# refused NAME WORDS OPTION...: exit code 1 and a message with these words.
+refused() {
+  local name=$1 words=$2 code=0
+  shift 2
+  "$build/examples/datafree" "$@" >refused.log 2>&1 || code=$?
+  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
+    echo "ok $name"
+  else
+    echo "FAILED $name: exit code $code"
+    cat refused.log
+  fi
+}
+# figure FILE KEY: a field of a result.
+figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }
+
+"$build/examples/train" --model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5 --epochs 3 --out float >train.log 2>&1
+check 'a network in floats' [ -s float/model.safetensors ]
+short=(--model resnet8 --init float/model.safetensors --images 48 --synthesis-batch 24 --iterations 5 --epochs 2 --steps 4 --batch 16
+       --calibration 4)
+datafree() { "$build/examples/datafree" "${short[@]}" "$@"; }
+
+check 'fixed bits' datafree --wbits 4 --abits 4 --eval synthetic --limit 100 --out fixed
+check 'the integer run equals the quantized evaluation' [ "$(figure fixed/result.json agreement.codes_mismatched)" = 0 ]
+check 'last and best epoch' python3 - <<'PYTHON'
+import json
+accuracy = json.load(open("fixed/result.json"))["accuracy"]
+assert len(accuracy["epochs"]) == 2 and accuracy["best_epoch"] >= accuracy["fake_quant"] == accuracy["epochs"][-1], accuracy
+PYTHON
+check 'pictures, labels and how they were made' sh -c '[ -s fixed/images/pictures/000047.png ] && [ -s fixed/images/pictures/labels.tsv ] && [ -s fixed/images/recipe.json ] && [ -s fixed/easy.png ] && [ -s fixed/hard.png ]'
+check 'difficulty against real pictures' figure fixed/result.json difficulty.hard_to_real.gradient_ks
+datafree --wbits 4 --abits 4 --no-best --out twice >twice.log 2>&1
+check 'the same bits twice' cmp fixed/integer.safetensors twice/integer.safetensors
+check 'also from the images on disk' datafree --wbits 4 --abits 4 --from fixed/images --out from
+check 'with the same bits' cmp fixed/integer.safetensors from/integer.safetensors
+check 'and after a stop' datafree --wbits 4 --abits 4 --resume --out twice
+
+# The data set is not there: everything is made all the same, and only the evaluation fails.
+mkdir nothing
+code=0
+datafree --wbits 3 --abits 3 --data nothing --eval cifar10 --out blind >blind.log 2>&1 || code=$?
+check 'a missing data set is missed at the very end' [ "$code" -eq 1 ]
+check 'after all is saved' [ -s blind/integer.safetensors -a -s blind/model.safetensors ]
+check 'and it is said when it is opened' grep -q 'only now is the data set cifar10 opened' blind.log
+if command -v strace >/dev/null; then
+  strace -f -e trace=openat -o trace.log "$build/examples/datafree" "${short[@]}" --wbits 3 --abits 3 --out traced >traced.log 2>&1
+  check 'no file of a data set is opened without --eval' sh -c '! grep -q "cifar\|mnist\|data_batch\|test_batch" trace.log'
+fi
+
+for type in image offset layer; do
+  check "a selector of type $type" datafree --wbits 4 --abits 4 --selector --selector-type $type --bops 0.9 --eval synthetic --limit 60 --out dynamic-$type
+  check "whose integer run equals the quantized evaluation" [ "$(figure dynamic-$type/result.json agreement.codes_mismatched)" = 0 ]
+done
+check 'arms at the same BOPs, and what a selector costs' python3 - <<'PYTHON'
+import json
+result = json.load(open("dynamic-image/result.json"))
+arms, selector = result["arms"], result["selector"]
+assert set(arms) == {"dynamic", "all at 3", "all at 4", "all at 5", "static mixed", "random", "oracle"}, arms
+assert abs(arms["random"]["bops"] / arms["dynamic"]["bops"] - 1) < 1e-9
+assert arms["static mixed"]["bops"] <= arms["dynamic"]["bops"] * 1.000001 and arms["oracle"]["bops"] <= arms["dynamic"]["bops"] * 1.000001
+assert arms["all at 3"]["bops"] < arms["dynamic"]["bops"] < arms["all at 5"]["bops"] or arms["dynamic"]["bops"] in (arms["all at 3"]["bops"], arms["all at 5"]["bops"])
+assert selector["macs"] == 2 * 16 * 16 + 16 * 3 * len(selector["bit_entropy"]), selector
+assert {"spearman", "spearman_low", "precision", "recall", "f1", "roc_auc", "batch1", "batch32"} <= set(selector)
+PYTHON
+check 'its own ranges for each candidate' datafree --wbits 4 --abits 4 --selector --ranges each --choosing straight-through --law distance --out each
+check 'learned ones' datafree --wbits 4 --abits 4 --selector --ranges learned --candidates 2,4,6 --selector-start highest --out learned
+check 'infer runs it' "$build/examples/infer" --eval synthetic --limit 60 dynamic-image/integer.safetensors
+check 'and describes it' "$build/examples/infer" --describe dynamic-image/integer.safetensors
+check 'batch norms folded, ends of 8 bits' datafree --wbits 4 --abits 4 --protocol folded --skip u8 --eval synthetic --limit 60 --out folded
+check 'an upper bound with real pictures says so' datafree --wbits 4 --abits 4 --real synthetic --out real
+check 'in its result' [ "$(figure real/result.json images.data_free)" = False ]
+for preset in zeroq dsg gdfq qimera intraq hast; do
+  check "preset $preset" datafree --preset $preset --wbits 4 --abits 4 --epochs 0 --out preset-$preset
+done
+for tuning in intraq hast gdfq; do
+  check "tuning as $tuning" datafree --from fixed/images --tuning $tuning --wbits 4 --abits 4 --out tuning-$tuning
+done
+
+refused 'no network' 'name the trained network' --wbits 4 --abits 4
+refused 'an unknown preset' 'preset.*zeroqq' "${short[@]}" --preset zeroqq
+refused 'an unknown arm' 'arm.*alike' "${short[@]}" --arm alike --out no
+refused 'no BOPs' '--bops many' "${short[@]}" --selector --bops many --out no
+refused 'a target out of reach' 'out of reach' "${short[@]}" --selector --bops 0.1 --out no
+refused 'wrong candidates' '--candidates 3,x' "${short[@]}" --selector --candidates 3,x --out no
+refused 'a target that is no candidate' 'not among the candidates' "${short[@]}" --selector --candidates 2,3 --out no
+refused 'two sources of images' '--from and --real' "${short[@]}" --from fixed/images --real synthetic --out no
+refused 'a shared skip with a selector' '--skip shared' "${short[@]}" --selector --skip shared --out no
+refused 'no images in a folder' 'nothing/images.safetensors' "${short[@]}" --from nothing --out no

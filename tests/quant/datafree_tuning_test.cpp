@@ -1,0 +1,528 @@
+// Fine-tuning on images that were made, bits by image, and their deployment.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "../../autograd/grad.h"
+#include "../../autograd/ops.h"
+#include "../../kernels/reduce.h"
+#include "../../kernels/threads.h"
+#include "../../nn/fold.h"
+#include "../../quant/cost.h"
+#include "../../quant/datafree/fine_tuning.h"
+#include "../../quant/datafree/selection_metrics.h"
+#include "../../quant/datafree/synthesis.h"
+#include "../../quant/integer/model_file.h"
+#include "../../quant/integer/reference.h"
+#include "../../quant/integer/session.h"
+#include "../../quant/lower.h"
+#include "../folder.h"
+
+using namespace stairgrad;
+using namespace stairgrad::quant;
+using namespace stairgrad::quant::datafree;
+
+namespace {
+
+// A network as after a training, small enough for tests.
+std::unique_ptr<nn::Model> network(const std::string& name = "resnet8", int64_t size = 12,
+                                   double width = 0.5) {
+  auto model = nn::make_model(name, {.image_size = size, .classes = 10, .width = width});
+  nn::initialise(*model, 3);
+  uint64_t stream = 0;
+  for (const auto& [key, array] : model->state()) {
+    Array values = array;
+    const Philox rng(9, ++stream);
+    for (int64_t i = 0; i < values.size(); ++i) {
+      float& v = values.data<float>()[i];
+      const double u = rng.uniform(static_cast<uint64_t>(i));
+      if (key.ends_with("running_mean")) v = static_cast<float>(u - 0.5);
+      if (key.ends_with("running_var")) v = static_cast<float>(0.5 + u);
+    }
+  }
+  model->eval();
+  return model;
+}
+
+ImageSet random_set(int64_t n, int64_t size = 12) {
+  ImageSet set;
+  set.images = random_normal({n, size, size, 3}, Philox(21));
+  set.labels = draw_labels(n, class_similarity(random_normal({10, 4}, Philox(2)), Similarity::dot), {}, 5);
+  return set;
+}
+
+bool same(const Array& a, const Array& b) {
+  return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+
+// Images from grey to gaudy.
+Array gaudy(const Array& images) {
+  Array result = images.clone();
+  const int64_t size = images.size() / images.dim(0);
+  for (int64_t i = 0; i < result.size(); ++i)
+    result.data<float>()[i] *= 0.3f * static_cast<float>(i / size % 9);
+  return result;
+}
+
+struct Dynamic {
+  std::unique_ptr<nn::Model> model;
+  std::shared_ptr<Sites> sites;
+  std::shared_ptr<DynamicBits> bits;
+};
+
+Dynamic dynamic(const DynamicOptions& options, const std::string& name = "resnet8", int w_bits = 4) {
+  Dynamic d{network(name), {}, {}};
+  const Policy fixed = protocol_policy(*d.model, Protocol::family, w_bits, options.target, "ste", Skip::u8);
+  d.sites = attach_sites(*d.model, dynamic_policy(*d.model, fixed, options));
+  d.bits = attach_dynamic_bits(*d.model, *d.sites, options);
+  // Weights that make images differ in their choices.
+  const NoGrad no_grad;
+  const Array images = gaudy(random_set(32).images);
+  for (uint64_t stream = 8; stream < 40; ++stream) {
+    for (const nn::NamedTensor& p : d.bits->selector_parameters()) {
+      Array w = p.tensor.value();
+      if (p.name.ends_with("choose.weight")) w.assign(random_normal(w.shape(), Philox(stream), 3));
+    }
+    d.bits->forward(images);
+    const Array choices = d.bits->last_choices();
+    for (int64_t i = 1; i < 32; ++i)
+      if (!same(choices.slice(i, 1), choices.slice(0, 1))) return d;
+  }
+  return d;
+}
+
+integer::Model lowered(Dynamic& d) {
+  return lower(trace([&](const Tensors& in) { return d.bits->forward(in[0]); },
+                     {Array::zeros(d.model->input_shape())}));
+}
+
+}  // namespace
+
+TEST_CASE("both reductions of the distillation have their names, and differ by the number of classes") {
+  const Tensor s = random_normal({4, 10}, Philox(1)), t = random_normal({4, 10}, Philox(2));
+  const double batchmean = distillation(s, t, 20, KlReduction::batchmean).item();
+  CHECK(batchmean > 0);
+  CHECK(distillation(s, t, 20, KlReduction::mean).item() == doctest::Approx(batchmean / 10));
+  CHECK(distillation(t, t, 20, KlReduction::batchmean).item() == doctest::Approx(0).epsilon(1e-6));
+  // Warm teachers: T^2 KL tends to half the squared distance of the centred logits over the classes.
+  double expected = 0;
+  for (int64_t i = 0; i < 4; ++i) {
+    double mean = 0, squares = 0;
+    for (int64_t c = 0; c < 10; ++c)
+      mean += (s.value().data<float>()[i * 10 + c] - t.value().data<float>()[i * 10 + c]) / 10;
+    for (int64_t c = 0; c < 10; ++c)
+      squares +=
+          std::pow(s.value().data<float>()[i * 10 + c] - t.value().data<float>()[i * 10 + c] - mean, 2);
+    expected += squares / 20 / 4;
+  }
+  CHECK(distillation(s, t, 200, KlReduction::batchmean).item() == doctest::Approx(expected).epsilon(0.05));
+  const Tensor map = random_normal({2, 3, 3, 4}, Philox(3));
+  CHECK(feature_alignment({map}, {map}).item() == 0);
+  CHECK(feature_alignment({map}, {map * 3.0}).item() ==
+        doctest::Approx(0).epsilon(1e-6));  // scale is not attention
+  CHECK_THROWS_AS(feature_alignment({map}, {}), argument_error);
+}
+
+TEST_CASE("T14: mixing two one-hot labels leaves two classes or one, and hard images pass") {
+  const int64_t n = 40;
+  const Array images = random_normal({n, 2, 2, 1}, Philox(1));
+  Array labels = Array::zeros({n, 5});
+  std::vector<uint8_t> hard;
+  for (int64_t i = 0; i < n; ++i) {
+    labels.data<float>()[i * 5 + i % 5] = 1;
+    hard.push_back(i % 3 == 0);
+  }
+  for (const Mixup mixup : {Mixup::off, Mixup::easy, Mixup::all}) {
+    const MixedImages mixed = mix_images(images, labels, hard, mixup, 1, Philox(4));
+    int changed = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      double sum = 0;
+      int classes = 0;
+      for (int64_t c = 0; c < 5; ++c) {
+        sum += mixed.labels.data<float>()[i * 5 + c];
+        classes += mixed.labels.data<float>()[i * 5 + c] > 0;
+      }
+      CHECK(sum == doctest::Approx(1));
+      CHECK((classes == 1 || classes == 2));
+      const bool is_changed = !same(mixed.images.slice(i, 1), images.slice(i, 1));
+      changed += is_changed;
+      if (mixup == Mixup::easy && hard[static_cast<size_t>(i)]) CHECK_FALSE(is_changed);
+    }
+    CHECK((mixup == Mixup::off ? changed == 0 : changed > 20));
+  }
+  CHECK_THROWS_AS(mix_images(images, labels, {1}, Mixup::all, 1, Philox(4)), argument_error);
+}
+
+TEST_CASE("folded batch norms compute what they did") {
+  for (const char* name : {"resnet8", "resnet8b", "mobilenet_v2_cifar"}) {
+    CAPTURE(name);
+    const auto model = network(name, 32);
+    const auto folded =
+        nn::make_model(name, {.image_size = 32, .classes = 10, .width = 0.5, .style = {.folded = true}});
+    nn::fold_batch_norms(*model, *folded);
+    folded->eval();
+    const NoGrad no_grad;
+    const Array x = random_normal(model->input_shape(2), Philox(3));
+    const Array a = (*model)(x).value(), b = (*folded)(x).value();
+    for (int64_t i = 0; i < a.size(); ++i)
+      CHECK(a.data<float>()[i] == doctest::Approx(b.data<float>()[i]).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("fine-tuning brings a quantized network nearer to its teacher, and repeats bit for bit") {
+  const ImageSet set = random_set(96);
+  const auto distance_after = [&](int epochs, nn::State* state) {
+    const auto teacher = network(), student = network();
+    const auto sites =
+        attach_sites(*student, protocol_policy(*student, Protocol::family, 3, 3, "ste", Skip::shared));
+    FineTuningOptions o{
+        .calibration = 10, .epochs = epochs, .steps = 10, .batch = 32, .lr = 1e-2, .kd = 1, .ce = 0};
+    o.features = 1;
+    int notes = 0;
+    fine_tune(*student, *sites, nullptr, *teacher, set, o, {.after_epoch = [&](const EpochNote& note) {
+      CHECK(std::isfinite(note.loss));
+      CHECK(note.epoch == notes++);
+    }});
+    CHECK(notes == epochs);
+    const NoGrad no_grad;
+    if (state) *state = student->state();
+    return distillation((*student)(set.images), (*teacher)(set.images), 4, KlReduction::batchmean).item();
+  };
+  nn::State once, twice;
+  const double before = distance_after(0, nullptr), after = distance_after(6, &once);
+  CHECK(after < 0.7 * before);
+  distance_after(6, &twice);
+  for (const auto& [name, array] : once) {
+    CAPTURE(name);
+    CHECK(same(array, twice.at(name)));
+  }
+  // Ranges stay after the calibration; statistics of batch norms never move.
+  const auto fresh = network();
+  CHECK(same(once.at("bn1.running_mean"), fresh->state().at("bn1.running_mean")));
+  for (const std::string& name : fine_tuning_presets()) CHECK_NOTHROW(fine_tuning_preset(name));
+  CHECK_THROWS_WITH_AS(fine_tuning_preset("dsg"), doctest::Contains("intraq, hast, gdfq or dynadfq"),
+                       argument_error);
+}
+
+TEST_CASE("protocols: the family's low bits everywhere, and 8-bit ends when folded") {
+  const auto model = network();
+  const Policy family = protocol_policy(*model, Protocol::family, 3, 4, "ste", Skip::shared);
+  CHECK(family.layers.at("conv1").w_bits == 3);
+  CHECK(family.layers.at("conv1").a_bits == 8);
+  CHECK(family.layers.at("linear").w_bits == 3);
+  CHECK(family.layers.at("layer1.0.conv1").a_bits == 4);
+  const Policy folded = protocol_policy(*model, Protocol::folded, 3, 4, "ste", Skip::u8);
+  CHECK(folded.layers.at("conv1").w_bits == 8);
+  CHECK(folded.layers.at("linear").w_bits == 8);
+  CHECK(folded.layers.at("layer1.0.conv1").w_bits == 3);
+  CHECK_THROWS_AS(parse_protocol("fold"), argument_error);
+}
+
+TEST_CASE("T19: gates choose in the forward and have the gradient of the mixture") {
+  const Tensor x = Tensor::leaf(random_normal({3, 2, 2, 2}, Philox(1), 1, DType::f64));
+  const Tensors parts = {x * 0.5, square(x), x + 1.0};
+  const Tensor logits = Tensor::leaf(random_normal({3, 3}, Philox(2), 1, DType::f64));
+  const Tensor gates = gates_of(straight_through_gates(logits, 3), 0);
+  const Tensor y = image_choice(gates, parts, 0);
+  for (int64_t i = 0; i < 3; ++i) {
+    const double* row = logits.value().data<double>() + i * 3;
+    const auto k = static_cast<size_t>(std::max_element(row, row + 3) - row);
+    CHECK(same(y.value().slice(i, 1), parts[k].value().slice(i, 1)));
+  }
+  const Tensor weight = random_normal({3, 2, 2, 2}, Philox(3), 1, DType::f64);
+  const Tensor slope = grad(sum(y * weight), logits);
+  const auto soft = [&](const Array& at) {
+    const Tensor p = softmax(Tensor(at));
+    double total = 0;
+    for (int64_t i = 0; i < 3; ++i)
+      for (int64_t k = 0; k < 3; ++k)
+        for (int64_t j = 0; j < 8; ++j)
+          total += p.value().data<double>()[i * 3 + k] * weight.value().data<double>()[i * 8 + j] *
+                   parts[static_cast<size_t>(k)].value().data<double>()[i * 8 + j];
+    return total;
+  };
+  for (int64_t i = 0; i < 9; ++i) {
+    Array up = logits.value().clone(), down = logits.value().clone();
+    up.data<double>()[i] += 1e-5;
+    down.data<double>()[i] -= 1e-5;
+    CHECK(slope.value().data<double>()[i] == doctest::Approx((soft(up) - soft(down)) / 2e-5).epsilon(1e-6));
+  }
+  // The op's own derivatives, also of the second order: those of the mixture that it decomposes to, at soft
+  // gates.
+  const auto mixture = [](const Tensors& t) {
+    ImageChoiceOp op(0);
+    op.inputs = 3;
+    return sum(square(op.decompose(t)[0]));
+  };
+  const Tensors in = {softmax(Tensor(random_normal({3, 2}, Philox(4), 1, DType::f64))),
+                      Tensor(random_normal({3, 2, 2, 2}, Philox(5), 1, DType::f64)),
+                      Tensor(random_normal({3, 2, 2, 2}, Philox(6), 1, DType::f64))};
+  CHECK(gradcheck(mixture, in).error < 1e-6);
+  CHECK_THROWS_AS(image_choice(gates, {x}, 0), argument_error);
+}
+
+TEST_CASE("T17: the selector and its network run in integers, every code as in the quantized evaluation") {
+  for (const SelectorType type : {SelectorType::image, SelectorType::offset, SelectorType::layer}) {
+    CAPTURE(to_string(type));
+    Dynamic d = dynamic({.type = type});
+    const integer::Model model = lowered(d);
+    CHECK(integer::selects(model));
+    CHECK(integer::choices_of(model) == static_cast<int>(d.bits->sites().size()));
+    const Folder folder;
+    integer::save(model, folder / "dynamic.safetensors");
+    const integer::Model loaded = integer::load(folder / "dynamic.safetensors");
+    const int64_t n = 9;
+    const Array images = gaudy(random_normal({n, 12, 12, 3}, Philox(33)));
+    integer::Session together(loaded, n), kept(loaded, n, true), alone(loaded, 1);
+    const Array logits = together.run(images).clone();
+    const Array choices = together.choices().clone();
+    const Arrays expected = integer::evaluate(loaded, images);
+    CHECK(same(kept.run(images), logits));
+    for (size_t v = 0; v < expected.size(); ++v) CHECK(same(kept.value(static_cast<int>(v)), expected[v]));
+    bool differ = false;
+    for (int64_t i = 0; i < n; ++i) {
+      CHECK(same(alone.run(images.slice(i, 1)), logits.slice(i, 1)));
+      CHECK(same(alone.choices(), choices.slice(i, 1)));
+      differ = differ || !same(choices.slice(i, 1), choices.slice(0, 1));
+    }
+    CHECK(differ);
+    // Choices that come along are used in place of the selector's; its own come to the same.
+    CHECK(same(together.run(images, choices), logits));
+    CHECK_FALSE(same(together.run(images, Array::zeros(choices.shape(), DType::u8)), logits));
+    const int own = threads();
+    for (const int count : {1, 2, 3}) {
+      set_threads(count);
+      integer::Session session(loaded, n);
+      CHECK(same(session.run(images), logits));
+    }
+    set_threads(own);
+
+    // And what was trained is what runs: the float simulation makes the same choices, but for codes at a
+    // border.
+    const NoGrad no_grad;
+    const Array simulated = d.bits->forward(images).value();
+    const Array own_choices = d.bits->last_choices();
+    int64_t agreed = 0;
+    for (int64_t i = 0; i < own_choices.size(); ++i)
+      agreed += own_choices.data<uint8_t>()[i] == choices.data<uint8_t>()[i];
+    CHECK(agreed > own_choices.size() * 9 / 10);
+    double off = 0, largest = 0;
+    for (int64_t i = 0; i < logits.size(); ++i) {
+      off += std::abs(simulated.data<float>()[i] - logits.data<float>()[i]);
+      largest += std::abs(simulated.data<float>()[i]);
+    }
+    CHECK(off < 0.1 * largest);
+  }
+}
+
+TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs are the candidate's") {
+  Dynamic d = dynamic({.candidates = {4}, .target = 4});
+  // The same network without choices: each input goes through the quantizer of 4 bits.
+  Dynamic fixed = dynamic({.candidates = {4}, .target = 4});
+  for (const nn::NamedTap& t : fixed.model->taps()) {
+    if (t.tap->role != nn::Tap::Role::input) continue;
+    for (const nn::NamedModule& m : fixed.model->modules())
+      if (m.name == "dynamic." + t.owner() + ".b4") {
+        auto* quantizer = dynamic_cast<Quantizer*>(m.module);
+        const auto site = std::find_if(fixed.sites->sites().begin(), fixed.sites->sites().end(),
+                                       [&](const Sites::Site& s) { return s.name == t.name; });
+        const auto stored = site == fixed.sites->sites().end() ? nullptr : site->quantizer;
+        t.tap->hook = [quantizer, stored](const Tensor& x) {
+          return (*quantizer)(stored ? (*stored)(x).value : x);
+        };
+      }
+  }
+  const Array images = random_normal({6, 12, 12, 3}, Philox(33));
+  {
+    const NoGrad no_grad;
+    CHECK(same(d.bits->forward(images).value(), (*fixed.model)(images).value()));
+  }
+  const integer::Model with = lowered(d);
+  const integer::Model without = lower(trace([&](const Tensors& in) { return (*fixed.model)(in[0]); },
+                                             {Array::zeros(fixed.model->input_shape())}));
+  CHECK(same(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
+  CHECK_FALSE(integer::selects(with));  // there is nothing to choose
+  CHECK(integer::bops(with) == integer::bops(without));
+  CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
+}
+
+TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table") {
+  // 40,551,040 MACs: spec 4.1.
+  const auto model = nn::make_model("resnet20");
+  nn::initialise(*model, 1);
+  for (const auto& [bits, expected] : {std::pair{5, 1013776000}, {4, 648816640}, {3, 364959360}}) {
+    attach_sites(*model, uniform_policy(*model, {bits, bits, "ste"}, Skip::u8, Ends::same));
+    calibrate(*model, random_normal(model->input_shape(2), Philox(1)));
+    model->eval();
+    CHECK(total_bops(count_cost(trace([&](const Tensors& in) { return (*model)(in[0]); },
+                                      {Array::zeros(model->input_shape())}))) == expected);
+  }
+}
+
+TEST_CASE("cost of the selector's choices: in the loss, in the runtime, at the ends of its range") {
+  Dynamic d = dynamic({});
+  const ImageSet set = random_set(7);
+  const integer::Model model = lowered(d);
+  const NoGrad no_grad;
+  d.bits->choosing = Choosing::given;
+  Array choices({7, static_cast<int64_t>(d.bits->sites().size())}, DType::u8);
+  for (int64_t i = 0; i < choices.size(); ++i)
+    choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
+  d.bits->choices = choices;
+  d.bits->forward(set.images);
+  CHECK(same(d.bits->last_choices(), choices));
+  const Array cost = d.bits->cost().value();
+  std::vector<int> target(d.bits->sites().size(), 1);
+  for (int64_t i = 0; i < 7; ++i) {
+    const uint8_t* row = choices.data<uint8_t>() + i * choices.dim(1);
+    const double relative = static_cast<double>(integer::bops(model, {row, row + choices.dim(1)})) /
+                            static_cast<double>(integer::bops(model, target));
+    CHECK(cost.data<float>()[i] == doctest::Approx(relative).epsilon(1e-5));
+    CHECK(d.bits->cost_of({row, row + choices.dim(1)}) == doctest::Approx(relative).epsilon(1e-9));
+  }
+  CHECK(d.bits->least_cost() < 1);
+  CHECK(d.bits->most_cost() > 1);
+  CHECK_THROWS_WITH_AS((*d.model)(set.images), doctest::Contains("without its selector"), argument_error);
+}
+
+TEST_CASE("the budget moves the bits; a target out of reach and a collapsed selector are told") {
+  const ImageSet set = random_set(64);
+  const auto train = [&](double target, BudgetLaw law, Choosing choosing) {
+    Dynamic d = dynamic({});
+    const auto teacher = network();
+    FineTuningOptions o{.calibration = 5, .epochs = 6, .steps = 10, .batch = 32, .lr = 0, .kd = 0.01};
+    o.augment = false;
+    o.target = target;
+    o.law = law;
+    o.budget = 20;
+    o.selector_lr = 0.05;
+    o.choosing = choosing;
+    EpochNote last;
+    fine_tune(*d.model, *d.sites, d.bits.get(), *teacher, set, o,
+              {.after_epoch = [&](const EpochNote& n) { last = n; }});
+    CHECK(last.selector_gradient > 0);
+    CHECK(std::isfinite(last.loss));
+    return last.cost;
+  };
+  CHECK(train(0.85, BudgetLaw::hinge, Choosing::straight_through) < 0.92);
+  CHECK(train(0.85, BudgetLaw::hinge, Choosing::gumbel) < 0.92);
+  CHECK(train(1.15, BudgetLaw::distance, Choosing::straight_through) > 1.04);
+  CHECK_THROWS_WITH_AS(train(0.1, BudgetLaw::hinge, Choosing::gumbel), doctest::Contains("out of reach"),
+                       argument_error);
+
+  const auto alike = collapse(Array::full({50, 4}, 1, DType::u8), 3);
+  REQUIRE(alike.has_value());
+  CHECK(alike->starts_with("collapsed selector"));
+  Array mixed = Array::zeros({50, 4}, DType::u8);
+  for (int64_t i = 0; i < 25; ++i) mixed.data<uint8_t>()[i * 4 + 2] = 2;
+  CHECK_FALSE(collapse(mixed, 3).has_value());
+  CHECK(choice_entropy(mixed, 3)[2] == doctest::Approx(std::log(2)));
+  CHECK(choice_entropy(mixed, 3)[0] == 0);
+}
+
+TEST_CASE("dynamic networks: wrong candidates, skips and choices") {
+  const auto model = network();
+  const Policy fixed = protocol_policy(*model, Protocol::family, 4, 4, "ste", Skip::u8);
+  CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.candidates = {4, 3}}), argument_error);
+  CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.candidates = {3, 5}, .target = 4}), argument_error);
+  CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.after = 99}), argument_error);
+  const Policy shared = protocol_policy(*model, Protocol::family, 4, 4, "ste", Skip::shared);
+  CHECK_THROWS_WITH_AS(dynamic_policy(*model, shared, {}), doctest::Contains("expected u8"), argument_error);
+  Dynamic d = dynamic({});
+  d.bits->choosing = Choosing::given;
+  d.bits->choices = Array::full({2, static_cast<int64_t>(d.bits->sites().size())}, 3, DType::u8);
+  CHECK_THROWS_AS(d.bits->forward(random_set(2).images), argument_error);
+  // Learned ranges, one for each number of bits, train and deploy as well.
+  DynamicOptions learned;
+  learned.quantizer = "lsq";
+  Dynamic own = dynamic(learned);
+  const integer::Model lowered_own = lowered(own);
+  const Array images = random_normal({3, 12, 12, 3}, Philox(33));
+  CHECK(same(integer::Session(lowered_own, 3).run(images),
+             integer::evaluate(lowered_own, images)[static_cast<size_t>(lowered_own.output)]));
+}
+
+TEST_CASE("T20: precision, recall, ROC and rank correlation of hand-made decisions") {
+  const std::vector<bool> chosen = {true, true, true, false, false},
+                          needed = {true, true, false, true, false};
+  const Decisions d = compare_decisions(chosen, needed);
+  CHECK(d.true_positive == 2);
+  CHECK(d.precision() == doctest::Approx(2.0 / 3));
+  CHECK(d.recall() == doctest::Approx(2.0 / 3));
+  CHECK(d.f1() == doctest::Approx(2.0 / 3));
+  const Decisions none = compare_decisions({false, false}, {false, false});
+  CHECK(std::isnan(none.precision()));
+  CHECK(std::isnan(none.recall()));
+  CHECK(std::isnan(none.f1()));
+  CHECK(roc_auc({0.9, 0.8, 0.7, 0.6}, {true, false, true, false}) == doctest::Approx(0.75));
+  CHECK(roc_auc({1, 1, 1}, {true, false, true}) == doctest::Approx(0.5));
+  CHECK(std::isnan(roc_auc({1, 2}, {true, true})));
+  CHECK(spearman({1, 2, 3, 4, 5}, {10, 20, 30, 40, 50}).value == doctest::Approx(1));
+  const Correlation c = spearman({1, 2, 3, 4, 5, 6}, {2, 1, 4, 3, 6, 5});
+  CHECK(c.value == doctest::Approx(1 - 6.0 * 6 / (6 * 35)));
+  CHECK(c.low < c.value);
+  CHECK(c.high > c.value);
+  CHECK(std::isnan(spearman({1, 1, 1, 1}, {1, 2, 3, 4}).value));
+  CHECK(spearman({1, 1, 2, 2}, {1, 1, 2, 2}).value == doctest::Approx(1));  // ties
+  CHECK_THROWS_AS(compare_decisions({true}, {}), argument_error);
+  const Array full = Array::of<float>({2, 0, 0, 2}, {2, 2}), low = Array::of<float>({0, 2, 0, 2}, {2, 2});
+  CHECK(needs_bits(low, full, {0, 1}) == std::vector<bool>{true, false});
+  const std::vector<double> omega = sensitivity(full, low);
+  CHECK(omega[0] == doctest::Approx(2 * (std::exp(2.0) - 1) / (std::exp(2.0) + 1)));
+  CHECK(omega[1] == doctest::Approx(0));
+}
+
+TEST_CASE("other ways to spend the same bits cost no more, and an oracle gains the most") {
+  const int64_t n = 60, sites = 5;
+  SiteCosts cost;
+  for (int s = 0; s < sites; ++s) cost.push_back({1.0 + s, 2.0 + 2 * s, 4.0 + 3 * s});
+  Array choices({n, sites}, DType::u8);
+  for (int64_t i = 0; i < choices.size(); ++i)
+    choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
+  const double budget = mean_cost(choices, cost);
+  const Array shuffled = shuffled_choices(choices, 1), fixed = static_choices(choices, cost);
+  CHECK(mean_cost(shuffled, cost) == doctest::Approx(budget));
+  CHECK_FALSE(same(shuffled, choices));
+  CHECK(mean_cost(fixed, cost) <= budget * (1 + 1e-6));
+  CHECK(mean_cost(fixed, cost) > 0.8 * budget);
+  for (int64_t i = 1; i < n; ++i) CHECK(same(fixed.slice(i, 1), fixed.slice(0, 1)));
+  std::vector<std::vector<double>> gain;
+  for (int64_t i = 0; i < n; ++i) {
+    const double need = Philox(5).uniform(static_cast<uint64_t>(i));
+    gain.push_back({0, need, 1.2 * need});
+  }
+  const Array oracle = oracle_choices(gain, cost, budget);
+  CHECK(mean_cost(oracle, cost) <= budget * (1 + 1e-6));
+  CHECK(mean_cost(oracle, cost) > 0.9 * budget);
+  const auto gained = [&](const Array& some) {
+    double total = 0;
+    for (int64_t i = 0; i < n; ++i) total += gain[static_cast<size_t>(i)][some.data<uint8_t>()[i * sites]];
+    return total;
+  };
+  for (uint64_t seed = 0; seed < 5; ++seed) CHECK(gained(oracle) >= gained(shuffled_choices(oracle, seed)));
+  CHECK(mean_cost(oracle_choices(gain, cost, 1e9), cost) == doctest::Approx(50));  // all at the most
+}
+
+TEST_CASE("moments and selections that do not fit are refused") {
+  Dynamic d = dynamic({});
+  const integer::Model good = lowered(d);
+  const auto broken = [&](auto change) {
+    integer::Model model = good;
+    for (integer::Layer& layer : model.layers)
+      if (auto* s = std::get_if<integer::Select>(&layer)) change(model, *s);
+    return model;
+  };
+  CHECK_THROWS_AS(integer::validate(broken([](integer::Model&, integer::Select& s) { s.first = 1; })),
+                  argument_error);
+  CHECK_THROWS_AS(integer::validate(broken([](integer::Model& m, integer::Select& s) {
+                    m.values[static_cast<size_t>(s.dst)].grid.hi = 1;
+                  })),
+                  argument_error);
+  integer::Model late = good;
+  for (size_t i = 0; i + 1 < late.layers.size(); ++i)
+    if (std::holds_alternative<integer::Select>(late.layers[i]))
+      std::swap(late.layers[i], late.layers[i + 1]);
+  CHECK_THROWS_WITH_AS(integer::validate(late), doctest::Contains("no layer before it has made"),
+                       argument_error);
+}
