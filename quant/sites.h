@@ -45,14 +45,12 @@ class Sites : public nn::Module {
 };
 
 /// The layers whose input is a stored tensor (a tap of role tensor) as it is, and which one. Runs the model
-/// once, and takes the quantizers out of its taps.
+/// once; taps keep their quantizers.
 std::map<std::string, std::string> readers_of_tensors(nn::Model& model);
 
 /// Puts quantizers into the taps of a model; earlier ones go. Throws argument_error if the policy does not
 /// fit.
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
-/// The layers whose input is a stored tensor as it is, and which one.
-std::map<std::string, std::string> readers_of_tensors(nn::Model& model);
 /// Takes them out again; layers convolve values.
 void detach_sites(nn::Model& model);
 /// Initialises every quantizer from one batch that runs through the model in evaluation mode.
