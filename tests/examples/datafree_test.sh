@@ -3,31 +3,7 @@
 # clear errors for wrong inputs.
 #   datafree_test.sh BUILD
 set -uo pipefail
-build=$(cd "$1" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-
-# check NAME COMMAND...
-check() {
-  local name=$1
-  shift
-  if "$@" >check.log 2>&1; then echo "ok $name"; else echo "FAILED $name"; cat check.log; fi
-}
-# refused NAME WORDS OPTION...: exit code 1 and a message with these words.
-refused() {
-  local name=$1 words=$2 code=0
-  shift 2
-  "$build/examples/datafree" "$@" >refused.log 2>&1 || code=$?
-  if [ "$code" -eq 1 ] && grep -q "^error: .*$words" refused.log; then
-    echo "ok $name"
-  else
-    echo "FAILED $name: exit code $code"
-    cat refused.log
-  fi
-}
-# figure FILE KEY: a field of a result.
-figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }
+. "$(dirname "$0")/kit.sh" "$1"
 
 "$build/examples/train" --model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5 --epochs 3 --out float >train.log 2>&1
 check 'a network in floats' [ -s float/model.safetensors ]
@@ -91,13 +67,13 @@ for tuning in intraq hast gdfq; do
   check "tuning as $tuning" datafree --from fixed/images --tuning $tuning --wbits 4 --abits 4 --out tuning-$tuning
 done
 
-refused 'no network' 'name the trained network' --wbits 4 --abits 4
-refused 'an unknown preset' 'preset.*zeroqq' "${short[@]}" --preset zeroqq
-refused 'an unknown arm' 'arm.*alike' "${short[@]}" --arm alike --out no
-refused 'no BOPs' '--bops many' "${short[@]}" --selector --bops many --out no
-refused 'a target out of reach' 'out of reach' "${short[@]}" --selector --bops 0.1 --out no
-refused 'wrong candidates' '--candidates 3,x' "${short[@]}" --selector --candidates 3,x --out no
-refused 'a target that is no candidate' 'not among the candidates' "${short[@]}" --selector --candidates 2,3 --out no
-refused 'two sources of images' '--from and --real' "${short[@]}" --from fixed/images --real synthetic --out no
-refused 'a shared skip with a selector' '--skip shared' "${short[@]}" --selector --skip shared --out no
-refused 'no images in a folder' 'nothing/images.safetensors' "${short[@]}" --from nothing --out no
+refused 'no network' 'name the trained network' "$build/examples/datafree" --wbits 4 --abits 4
+refused 'an unknown preset' 'preset.*zeroqq' datafree --preset zeroqq
+refused 'an unknown arm' 'arm.*alike' datafree --arm alike --out no
+refused 'no BOPs' '--bops many' datafree --selector --bops many --out no
+refused 'a target out of reach' 'out of reach' datafree --selector --bops 0.1 --out no
+refused 'wrong candidates' '--candidates 3,x' datafree --selector --candidates 3,x --out no
+refused 'a target that is no candidate' 'not among the candidates' datafree --selector --candidates 2,3 --out no
+refused 'two sources of images' '--from and --real' datafree --from fixed/images --real synthetic --out no
+refused 'a shared skip with a selector' '--skip shared' datafree --selector --skip shared --out no
+refused 'no images in a folder' 'nothing/images.safetensors' datafree --from nothing --out no
