@@ -3,7 +3,7 @@
 //     build/examples/ptq --model resnet20 --dataset cifar10 --init weights/akamaster_resnet20-12fca82f.th
 //         --import pytorch --method qdrop --wbits 4 --abits 4 --out out/ptq
 //
-// quant/ptq/README.md explains the methods and has tables of what such runs reach.
+// quant/ptq/README.md explains the methods; quant/results/ptq_*.json are tables of such runs, for examples/table.
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -86,8 +86,7 @@ struct Settings {
         .one_of({"channel", "layer"});
     options
         .add("--skip", skip,
-             "where the skip of a residual add lives: on the layer's grid, in 8 bits of its own, or "
-             "in floats, which cannot be deployed")
+             "where the skip of a residual add lives: on the layer's grid, in 8 bits of its own, or in floats")
         .one_of({"shared", "u8", "float"});
     options.add("--policy", policy, "a policy file in place of bits, preset, granularity and skip");
     options.add("--calib", calib, "pictures to calibrate with, drawn by the seed").at_least(1);
@@ -428,11 +427,7 @@ class Ptq {
   }
 
   quant::Policy policy() {
-    if (!s_.policy.empty()) {
-      quant::Policy loaded = quant::Policy::load(s_.policy);
-      quant::check_policy(loaded, *task_.model);
-      return loaded;
-    }
+    if (!s_.policy.empty()) return quant::Policy::load(s_.policy, *task_.model);
     const std::string quantizer = text("affine:range=", s_.range, s_.border ? ",border=yes" : "");
     return quant::preset_policy(*task_.model, {s_.w_bits, s_.a_bits, quantizer, s_.granularity},
                                 quant::parse_skip(s_.skip), quant::parse_preset(s_.preset));

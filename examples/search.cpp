@@ -7,7 +7,8 @@
 //         --policy out/search/policy.json
 //     build/examples/search --describe out/search/policy.json --model resnet20
 //
-// quant/search/README.md says what is searched, how, and what came out.
+// quant/search/README.md says what is searched and how; quant/results/search_*.json are tables of such runs, for
+// examples/table.
 #include <algorithm>
 #include <cmath>
 #include <iostream>

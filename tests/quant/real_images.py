@@ -5,7 +5,7 @@
 
 Every network at 8/8, at 4/4 and with a mixed policy, in each skip mode. One line a run, as a Markdown table; ends with exit code 1 if
 a code differs anywhere. ResNets train for one epoch of so many images with their quantizers; MobileNets get ranges of least error.
-Data and weights: $STAIRGRAD_DATA, then the cache (data/README.md). Takes about an hour on two cores; results are in quant/integer/README.md.
+Data and weights: $STAIRGRAD_DATA, then the cache (data/README.md).
 """
 import argparse
 import itertools
