@@ -2,8 +2,10 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "../kernels/error.h"
+#include "../kernels/nearest.h"
 
 namespace stairgrad::quant {
 
@@ -14,13 +16,20 @@ struct Named {
 };
 
 template <class Enum, size_t n>
+std::vector<std::string> names_in(const Named<Enum> (&table)[n]) {
+  std::vector<std::string> names;
+  for (const auto& entry : table) names.push_back(entry.name);
+  return names;
+}
+
+template <class Enum, size_t n>
 std::string name_in(const Named<Enum> (&table)[n], Enum value) {
   for (const auto& entry : table)
     if (entry.value == value) return entry.name;
   return "?";
 }
 
-/// Throws argument_error that lists the names, for `what`.
+/// Throws argument_error with the nearest name and the list, for `what`.
 template <class Enum, size_t n>
 Enum value_in(const Named<Enum> (&table)[n], const std::string& name, const char* what) {
   std::string known;
@@ -28,7 +37,8 @@ Enum value_in(const Named<Enum> (&table)[n], const std::string& name, const char
     if (name == entry.name) return entry.value;
     known += text(' ', entry.name);
   }
-  throw argument_error(text('[', what, "] got '", name, "', expected one of:", known));
+  throw argument_error(text('[', what, "] got '", name, "'; did you mean '", nearest(name, names_in(table)),
+                            "'? Expected one of:", known));
 }
 
 }  // namespace stairgrad::quant

@@ -2,23 +2,19 @@
 
 #include "../../autograd/ops.h"
 #include "../image_bits.h"
+#include "../names.h"
 
 namespace stairgrad::quant::datafree {
 namespace {
 
 const Tensor none;
+constexpr Named<SelectorType> selector_types[] = {
+    {SelectorType::layer, "layer"}, {SelectorType::image, "image"}, {SelectorType::offset, "offset"}};
 
 }  // namespace
 
-std::string to_string(SelectorType type) {
-  return type == SelectorType::layer ? "layer" : type == SelectorType::image ? "image" : "offset";
-}
-
-SelectorType parse_selector_type(const std::string& name) {
-  for (const SelectorType type : {SelectorType::layer, SelectorType::image, SelectorType::offset})
-    if (to_string(type) == name) return type;
-  throw argument_error(text("[selector] got the type \"", name, "\", expected layer, image or offset"));
-}
+std::string to_string(SelectorType type) { return name_in(selector_types, type); }
+SelectorType parse_selector_type(const std::string& name) { return value_in(selector_types, name, "selector"); }
 
 BitSelector::BitSelector(SelectorType type, int64_t channels, int64_t sites, int64_t candidates,
                          const SelectorOptions& options)

@@ -3,9 +3,12 @@
 #include <cmath>
 
 #include "../../autograd/ops.h"
+#include "../names.h"
 
 namespace stairgrad::quant::datafree {
 namespace {
+
+constexpr Named<Mixup> mixups[] = {{Mixup::off, "off"}, {Mixup::easy, "easy"}, {Mixup::all, "all"}};
 
 Tensor attention(const Tensor& map) {
   const Tensor wide = cast(map, DType::f32);
@@ -42,15 +45,8 @@ Tensor feature_alignment(const Tensors& student, const Tensors& teacher) {
   return total;
 }
 
-std::string to_string(Mixup mixup) {
-  return mixup == Mixup::off ? "off" : mixup == Mixup::easy ? "easy" : "all";
-}
-
-Mixup parse_mixup(const std::string& name) {
-  for (const Mixup mixup : {Mixup::off, Mixup::easy, Mixup::all})
-    if (to_string(mixup) == name) return mixup;
-  throw argument_error(text("[mixup] got \"", name, "\", expected off, easy or all"));
-}
+std::string to_string(Mixup mixup) { return name_in(mixups, mixup); }
+Mixup parse_mixup(const std::string& name) { return value_in(mixups, name, "mixup"); }
 
 MixedImages mix_images(const Array& images, const Array& labels, const std::vector<uint8_t>& hard,
                        Mixup mixup, double alpha, Philox rng) {

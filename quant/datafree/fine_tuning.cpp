@@ -7,10 +7,13 @@
 #include "../../autograd/ops.h"
 #include "../../kernels/movement.h"
 #include "../../nn/optimiser.h"
+#include "../names.h"
 #include "augment.h"
 
 namespace stairgrad::quant::datafree {
 namespace {
+
+constexpr Named<Protocol> protocols[] = {{Protocol::family, "family"}, {Protocol::folded, "folded"}};
 
 void check_options(const FineTuningOptions& o) {
   check(o.epochs >= 0 && o.steps >= 1 && o.batch >= 1 && o.calibration >= 1, "[fine_tuning] got ", o.epochs,
@@ -317,12 +320,8 @@ std::optional<std::string> collapse(const Array& choices, int64_t candidates) {
       "temperature, or move the target");
 }
 
-std::string to_string(Protocol protocol) { return protocol == Protocol::family ? "family" : "folded"; }
-
-Protocol parse_protocol(const std::string& name) {
-  check(name == "family" || name == "folded", "[protocol] got \"", name, "\", expected family or folded");
-  return name == "family" ? Protocol::family : Protocol::folded;
-}
+std::string to_string(Protocol protocol) { return name_in(protocols, protocol); }
+Protocol parse_protocol(const std::string& name) { return value_in(protocols, name, "protocol"); }
 
 Policy protocol_policy(nn::Model& model, Protocol protocol, int w_bits, int a_bits,
                        const std::string& quantizer, Skip skip) {

@@ -4,10 +4,14 @@
 #include <cmath>
 #include <numeric>
 
+#include "../names.h"
+
 namespace stairgrad::quant::datafree {
 namespace {
 
-constexpr const char* arm_names[] = {"similar", "arbitrary", "dissimilar", "mixed", "one-hot", "smoothing"};
+constexpr Named<Arm> arms[] = {{Arm::similar, "similar"},       {Arm::arbitrary, "arbitrary"},
+                               {Arm::dissimilar, "dissimilar"}, {Arm::mixed, "mixed"},
+                               {Arm::one_hot, "one-hot"},       {Arm::smoothing, "smoothing"}};
 
 // Random numbers of one image.
 class ImageDraws {
@@ -61,14 +65,8 @@ std::vector<double> shares(size_t group, const LabelOptions& o, ImageDraws& draw
 
 }  // namespace
 
-std::string to_string(Arm arm) { return arm_names[static_cast<size_t>(arm)]; }
-
-Arm parse_arm(const std::string& name) {
-  for (size_t i = 0; i < std::size(arm_names); ++i)
-    if (arm_names[i] == name) return static_cast<Arm>(i);
-  throw argument_error(text("[labels] got the arm \"", name,
-                            "\", expected similar, arbitrary, dissimilar, mixed, one-hot or smoothing"));
-}
+std::string to_string(Arm arm) { return name_in(arms, arm); }
+Arm parse_arm(const std::string& name) { return value_in(arms, name, "arm"); }
 
 Labels Labels::slice(int64_t first, int64_t count) const {
   return {{classes.begin() + first, classes.begin() + first + count},

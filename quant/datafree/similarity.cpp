@@ -5,23 +5,19 @@
 #include <numeric>
 
 #include "../../nn/layers.h"
+#include "../names.h"
 
 namespace stairgrad::quant::datafree {
 namespace {
 
 constexpr double smallest_norm = 1e-12;
+constexpr Named<Similarity> similarities[] = {
+    {Similarity::dot, "dot"}, {Similarity::cosine, "cosine"}, {Similarity::centred, "centred"}};
 
 }  // namespace
 
-std::string to_string(Similarity kind) {
-  return kind == Similarity::dot ? "dot" : kind == Similarity::cosine ? "cosine" : "centred";
-}
-
-Similarity parse_similarity(const std::string& name) {
-  for (const Similarity kind : {Similarity::dot, Similarity::cosine, Similarity::centred})
-    if (to_string(kind) == name) return kind;
-  throw argument_error(text("[similarity] got \"", name, "\", expected dot, cosine or centred"));
-}
+std::string to_string(Similarity kind) { return name_in(similarities, kind); }
+Similarity parse_similarity(const std::string& name) { return value_in(similarities, name, "similarity"); }
 
 Array classifier_weights(nn::Model& model) {
   Array weights;

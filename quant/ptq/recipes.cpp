@@ -2,36 +2,30 @@
 
 #include <algorithm>
 
+#include "../names.h"
+
 namespace stairgrad::quant {
 namespace {
 
-size_t index_of(const std::vector<std::string>& names, const std::string& name, const char* what) {
-  const auto found = std::ranges::find(names, name);
-  if (found != names.end()) return static_cast<size_t>(found - names.begin());
-  std::string known;
-  for (const std::string& other : names) known += ' ' + other;
-  throw argument_error(text('[', what, "] got \"", name, "\", expected one of:", known));
-}
+constexpr Named<PtqMethod> methods[] = {{PtqMethod::rtn, "rtn"},
+                                        {PtqMethod::adaround, "adaround"},
+                                        {PtqMethod::brecq, "brecq"},
+                                        {PtqMethod::qdrop, "qdrop"},
+                                        {PtqMethod::pdquant, "pdquant"}};
+constexpr Named<EndsPreset> presets[] = {{EndsPreset::qdrop, "qdrop"},
+                                         {EndsPreset::brecq, "brecq"},
+                                         {EndsPreset::pdquant, "pdquant"},
+                                         {EndsPreset::same, "same"}};
 
 }  // namespace
 
-const std::vector<std::string>& method_names() {
-  static const std::vector<std::string> names = {"rtn", "adaround", "brecq", "qdrop", "pdquant"};
-  return names;
-}
-PtqMethod parse_method(const std::string& name) {
-  return static_cast<PtqMethod>(index_of(method_names(), name, "method"));
-}
-std::string to_string(PtqMethod method) { return method_names()[static_cast<size_t>(method)]; }
+std::vector<std::string> method_names() { return names_in(methods); }
+PtqMethod parse_method(const std::string& name) { return value_in(methods, name, "method"); }
+std::string to_string(PtqMethod method) { return name_in(methods, method); }
 
-const std::vector<std::string>& preset_names() {
-  static const std::vector<std::string> names = {"qdrop", "brecq", "pdquant", "same"};
-  return names;
-}
-EndsPreset parse_preset(const std::string& name) {
-  return static_cast<EndsPreset>(index_of(preset_names(), name, "preset"));
-}
-std::string to_string(EndsPreset preset) { return preset_names()[static_cast<size_t>(preset)]; }
+std::vector<std::string> preset_names() { return names_in(presets); }
+EndsPreset parse_preset(const std::string& name) { return value_in(presets, name, "preset"); }
+std::string to_string(EndsPreset preset) { return name_in(presets, preset); }
 
 ReconstructionOptions ptq_recipe(PtqMethod method, int64_t iterations) {
   check(iterations >= 1, "[ptq] got ", iterations, " iterations, expected at least 1");

@@ -15,7 +15,7 @@ enum class PtqMethod {
 };
 PtqMethod parse_method(const std::string& name);
 std::string to_string(PtqMethod method);
-const std::vector<std::string>& method_names();
+std::vector<std::string> method_names();
 
 /// The phases of a method with `iterations` a unit (the papers': 20,000). Learning rates grow as 20,000 /
 /// iterations, that of the rounding up to 1e-2 and that of the steps up to 1e-3: with fewer steps the
@@ -31,7 +31,7 @@ enum class EndsPreset {
 };
 EndsPreset parse_preset(const std::string& name);
 std::string to_string(EndsPreset preset);
-const std::vector<std::string>& preset_names();
+std::vector<std::string> preset_names();
 
 /// Every layer with `layer`'s bits but for the ends. `skip` is usually shared: one grid feeds layer and skip.
 Policy preset_policy(nn::Model& model, const LayerPolicy& layer, Skip skip, EndsPreset preset);

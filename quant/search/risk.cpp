@@ -5,19 +5,18 @@
 #include <numeric>
 
 #include "../../autograd/ops.h"
-#include "../../kernels/nearest.h"
+#include "../names.h"
 
 namespace stairgrad::quant {
 namespace {
 
-size_t index_of(const std::string& name, const std::vector<std::string>& names, const char* what) {
-  const auto found = std::find(names.begin(), names.end(), name);
-  std::string known;
-  for (const std::string& other : names) known += ' ' + other;
-  check(found != names.end(), "[", what, "] got '", name, "'; did you mean '", nearest(name, names),
-        "'? Expected one of:", known);
-  return static_cast<size_t>(found - names.begin());
-}
+constexpr Named<CapacityRule> capacity_rules[] = {{CapacityRule::linear, "linear"},
+                                                  {CapacityRule::convex, "convex"},
+                                                  {CapacityRule::concave, "concave"},
+                                                  {CapacityRule::reciprocal, "reciprocal"},
+                                                  {CapacityRule::constant, "constant"}};
+constexpr Named<ExplainedClass> explained_classes[] = {
+    {ExplainedClass::own, "own"}, {ExplainedClass::teacher, "teacher"}, {ExplainedClass::label, "label"}};
 
 // -log softmax(logits)[label] of each image.
 std::vector<double> losses_of(const Array& logits, const Array& labels) {
@@ -28,14 +27,10 @@ std::vector<double> losses_of(const Array& logits, const Array& labels) {
 
 }  // namespace
 
-std::vector<std::string> capacity_rule_names() {
-  return {"linear", "convex", "concave", "reciprocal", "constant"};
-}
-CapacityRule parse_capacity_rule(const std::string& name) {
-  return static_cast<CapacityRule>(index_of(name, capacity_rule_names(), "exponent"));
-}
+std::vector<std::string> capacity_rule_names() { return names_in(capacity_rules); }
+CapacityRule parse_capacity_rule(const std::string& name) { return value_in(capacity_rules, name, "exponent"); }
 ExplainedClass parse_explained_class(const std::string& name) {
-  return static_cast<ExplainedClass>(index_of(name, {"own", "teacher", "label"}, "explain"));
+  return value_in(explained_classes, name, "explain");
 }
 
 double capacity_exponent(const CapacityOptions& o, const std::vector<Supernet::ExpectedBits>& bits) {
