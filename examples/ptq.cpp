@@ -413,7 +413,7 @@ class Ptq {
     const int64_t batches = (inputs.images() + options.batch - 1) / options.batch;
     Progress progress("correcting " + task_.model->blocks()[block].name, batches * options.steps, "steps");
     const quant::FeatureCache result =
-        quant::correct_distribution(*task_.model, chains_, block, inputs, options, [&] {
+        quant::correct_distribution(*task_.model, block, inputs, options, [&] {
           progress.advance(1);
           interrupt_.stop_here();
         });
@@ -435,13 +435,10 @@ class Ptq {
 
   void quantize(const Array& images, const Draw& draw) {
     quant::ReconstructionOptions recipe = s_.recipe(draw.seed, draw.host);
-    if (s_.correction_steps > 0) {
-      const auto floats = nn::make_model(s_.task.model, task_.info.options);
-      chains_ = quant::layer_chains(*floats);
+    if (s_.correction_steps > 0)
       recipe.correct = [&](size_t block, const quant::FeatureCache& inputs) {
         return corrected(block, inputs, draw.seed);
       };
-    }
     quant::Reconstruction engine(*task_.model, *sites_, images, recipe);
     if (!units_.empty()) {
       sites_->load_state(sites_state_);
@@ -688,7 +685,6 @@ class Ptq {
   data::Dataset pictures_;
   Evaluated float_;
   quant::Policy policy_;
-  std::vector<quant::LayerChain> chains_;
   Array logits_;  // of the float network, for the calibration pictures
   std::shared_ptr<quant::Sites> sites_;
   nn::State units_, sites_state_;  // of a draw that is not done

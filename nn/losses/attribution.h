@@ -40,10 +40,6 @@ Array quad_tree(const Array& maps, double tolerance = 0.15, int levels = 3);
 /// Differentiable.
 Tensor cell_means(const Tensor& maps, const Array& cells);
 
-/// 1 .. n from the smallest to the largest; equal values share the mean of their ranks.
-std::vector<double> average_ranks(const std::vector<double>& values);
-/// Pearson's correlation; NaN if either side is constant.
-double correlation(const std::vector<double>& a, const std::vector<double>& b);
 /// Of each image of maps (n, h, w): Spearman's rank correlation, with average ranks; NaN if a map is
 /// constant.
 std::vector<double> spearman(const Array& maps, const Array& others);

@@ -8,6 +8,7 @@
 
 #include "../../kernels/random.h"
 #include "../../kernels/reduce.h"
+#include "../../nn/rank_statistics.h"
 
 namespace stairgrad::quant::datafree {
 namespace {
@@ -16,21 +17,6 @@ constexpr double undefined = std::numeric_limits<double>::quiet_NaN();
 
 double ratio(int64_t part, int64_t whole) {
   return whole == 0 ? undefined : static_cast<double>(part) / static_cast<double>(whole);
-}
-
-// Ranks from 1; equal values share their mean rank.
-std::vector<double> ranks(const std::vector<double>& x) {
-  std::vector<size_t> order(x.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::sort(order, [&](size_t a, size_t b) { return x[a] < x[b]; });
-  std::vector<double> rank(x.size());
-  for (size_t begin = 0; begin < order.size();) {
-    size_t end = begin;
-    while (end < order.size() && x[order[end]] == x[order[begin]]) ++end;
-    for (size_t i = begin; i < end; ++i) rank[order[i]] = (static_cast<double>(begin + end) + 1) / 2;
-    begin = end;
-  }
-  return rank;
 }
 
 }  // namespace
@@ -56,7 +42,7 @@ Decisions compare_decisions(const std::vector<bool>& chosen, const std::vector<b
 double roc_auc(const std::vector<double>& score, const std::vector<bool>& needed) {
   check(score.size() == needed.size(), "[roc_auc] got ", score.size(), " scores and ", needed.size(),
         " truths, expected as many of each");
-  const std::vector<double> rank = ranks(score);
+  const std::vector<double> rank = nn::average_ranks(score);
   double sum = 0, positive = 0;
   for (size_t i = 0; i < rank.size(); ++i)
     if (needed[i]) {
@@ -71,16 +57,9 @@ double roc_auc(const std::vector<double>& score, const std::vector<bool>& needed
 Correlation spearman(const std::vector<double>& a, const std::vector<double>& b) {
   check(a.size() == b.size(), "[spearman] got ", a.size(), " and ", b.size(),
         " values, expected as many of each");
-  const std::vector<double> x = ranks(a), y = ranks(b);
-  const double n = static_cast<double>(x.size()), middle = (n + 1) / 2;
-  double xx = 0, yy = 0, xy = 0;
-  for (size_t i = 0; i < x.size(); ++i) {
-    xx += (x[i] - middle) * (x[i] - middle);
-    yy += (y[i] - middle) * (y[i] - middle);
-    xy += (x[i] - middle) * (y[i] - middle);
-  }
-  if (n < 4 || xx == 0 || yy == 0) return {undefined, undefined, undefined};
-  const double rho = std::clamp(xy / std::sqrt(xx * yy), -1.0, 1.0);
+  const double n = static_cast<double>(a.size());
+  const double rho = std::clamp(nn::correlation(nn::average_ranks(a), nn::average_ranks(b)), -1.0, 1.0);
+  if (n < 4 || std::isnan(rho)) return {undefined, undefined, undefined};
   const double half = 1.959964 * std::sqrt((1 + rho * rho / 2) / (n - 3));
   if (std::abs(rho) == 1) return {rho, rho, rho};
   return {rho, std::tanh(std::atanh(rho) - half), std::tanh(std::atanh(rho) + half)};

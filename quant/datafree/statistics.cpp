@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "../../autograd/ops.h"
-#include "batch_moments.h"
+#include "../moments.h"
 
 namespace stairgrad::quant::datafree {
 namespace {
@@ -21,18 +21,6 @@ double quantile(const Array& x, double share) {
 }
 
 }  // namespace
-
-BatchNormInputs::BatchNormInputs(nn::Model& model) {
-  for (const nn::NamedModule& m : model.modules())
-    if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module)) {
-      norms_.push_back(norm);
-      norm->watch = [this, norm](const Tensor& x) { seen_.push_back({norm, x}); };
-    }
-}
-
-BatchNormInputs::~BatchNormInputs() {
-  for (nn::BatchNorm2d* norm : norms_) norm->watch = nullptr;
-}
 
 StatisticsLoss::StatisticsLoss(nn::Model& model, const StatisticsOptions& options)
     : model_(model), options_(options), inputs_(model) {

@@ -1,33 +1,9 @@
 // How far images are from those a network was trained on, judged by what its batch norms remember.
 #pragma once
 
-#include "../../nn/layers.h"
-#include "../../nn/model.h"
+#include "../batch_norm_inputs.h"
 
 namespace stairgrad::quant::datafree {
-
-/// While it lives, keeps what every BatchNorm2d of a model normalises, in the order in which they run.
-class BatchNormInputs {
- public:
-  explicit BatchNormInputs(nn::Model& model);
-  ~BatchNormInputs();
-  BatchNormInputs(const BatchNormInputs&) = delete;
-  BatchNormInputs& operator=(const BatchNormInputs&) = delete;
-
-  struct Seen {
-    const nn::BatchNorm2d* norm;
-    Tensor x;
-  };
-  /// Since the last clear().
-  const std::vector<Seen>& seen() const { return seen_; }
-  void clear() { seen_.clear(); }
-  /// How many batch norms the model has.
-  size_t layers() const { return norms_.size(); }
-
- private:
-  std::vector<nn::BatchNorm2d*> norms_;
-  std::vector<Seen> seen_;
-};
 
 /// Over what statistics are taken.
 enum class StatisticsLaw {

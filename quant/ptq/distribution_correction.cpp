@@ -1,5 +1,3 @@
-// The inputs of batch norms are the outputs of the convolutions before them, which are convolved once more
-// here: a fused batch norm and ReLU keeps nothing of its input.
 #include "distribution_correction.h"
 
 #include <algorithm>
@@ -9,6 +7,8 @@
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
 #include "../../nn/optimiser.h"
+#include "../batch_norm_inputs.h"
+#include "../moments.h"
 #include "drop.h"
 
 namespace stairgrad::quant {
@@ -34,52 +34,28 @@ class Plateau {
   int64_t patience_, bad_ = 0;
 };
 
-struct Normed {
-  nn::Conv2d* convolution;
-  nn::BatchNorm2d* norm;
-  nn::Tap* input;
-  Tensor x;  // what the convolution read
-};
-
 // Distance of each image's statistics from those of the batch norm.
-Tensor distance(const Normed& n) {
+Tensor distance(const BatchNormInputs::Seen& seen) {
   constexpr double smallest = 1e-6;
-  const Tensor z = conv2d(n.x, n.convolution->weight.detach(), n.convolution->options);
-  const int64_t correction = z.dim(1) * z.dim(2) > 1 ? 1 : 0;
-  const Tensor mu = mean(z, {1, 2}), sigma = sqrt(var(z, {1, 2}, false, correction) + smallest);
-  const Tensor mu_bn(n.norm->running_mean), sigma_bn = sqrt(Tensor(n.norm->running_var) + smallest);
-  const double scale = 1 / static_cast<double>(z.dim(0));
-  return (sum(square(mu - mu_bn)) + sum(square(sigma - sigma_bn))) * scale;
+  const Moments of_image = image_moments(seen.x);
+  const Tensor sigma = sqrt(of_image.var + smallest), mu_bn(seen.norm->running_mean),
+               sigma_bn = sqrt(Tensor(seen.norm->running_var) + smallest);
+  const double scale = 1 / static_cast<double>(seen.x.dim(0));
+  return (sum(square(of_image.mean - mu_bn)) + sum(square(sigma - sigma_bn))) * scale;
 }
 
 }  // namespace
 
-FeatureCache correct_distribution(nn::Model& model, const std::vector<LayerChain>& chains, size_t block,
-                                  const FeatureCache& inputs, const DistributionCorrectionOptions& options,
+FeatureCache correct_distribution(nn::Model& model, size_t block, const FeatureCache& inputs,
+                                  const DistributionCorrectionOptions& options,
                                   const std::function<void()>& step) {
-  std::vector<Normed> normed;
-  std::map<std::string, nn::Tap*> taps;
-  for (const nn::NamedTap& t : model.taps()) taps[t.name] = t.tap;
-  for (const LayerChain& chain : chains)
-    if (!chain.norm.empty())
-      normed.push_back({&module_at<nn::Conv2d>(model, chain.layer),
-                        &module_at<nn::BatchNorm2d>(model, chain.norm),
-                        taps.at(chain.layer + ".input"),
-                        {}});
-  std::vector<std::function<Quantized(const Tensor&)>> before;
-  for (Normed& n : normed) {
-    before.push_back(n.input->hook);
-    n.input->hook = [&n](const Tensor& x) {
-      n.x = x;
-      return Quantized{x, {}};
-    };
-  }
+  BatchNormInputs norms(model);
   const auto run = [&](const Tensor& x) {  // the sum over the norms of this block; undefined if it has none
-    for (Normed& n : normed) n.x = {};
+    norms.clear();
     model.forward(x, block, block + 1);
     Tensor total;
-    for (const Normed& n : normed)
-      if (n.x.defined()) total = total.defined() ? total + distance(n) : distance(n);
+    for (const BatchNormInputs::Seen& seen : norms.seen())
+      total = total.defined() ? total + distance(seen) : distance(seen);
     return total;
   };
 
@@ -105,7 +81,6 @@ FeatureCache correct_distribution(nn::Model& model, const std::vector<LayerChain
     }
     corrected.set(first, x.value());
   }
-  for (size_t i = 0; i < normed.size(); ++i) normed[i].input->hook = before[i];
   return corrected;
 }
 

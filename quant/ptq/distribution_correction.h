@@ -3,8 +3,8 @@
 
 #include <functional>
 
+#include "../../nn/model.h"
 #include "cache.h"
-#include "chains.h"
 
 namespace stairgrad::quant {
 
@@ -21,8 +21,8 @@ struct DistributionCorrectionOptions {
 /// distance to where they were. Depends on images and network alone, neither on bits nor on the method.
 /// Returns an empty cache for a block without batch norms. The block's taps must pass floats. `step` is
 /// called after each step.
-FeatureCache correct_distribution(nn::Model& model, const std::vector<LayerChain>& chains, size_t block,
-                                  const FeatureCache& inputs, const DistributionCorrectionOptions& options,
+FeatureCache correct_distribution(nn::Model& model, size_t block, const FeatureCache& inputs,
+                                  const DistributionCorrectionOptions& options,
                                   const std::function<void()>& step = {});
 
 }  // namespace stairgrad::quant

@@ -12,6 +12,7 @@
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
 #include "../../nn/attribution.h"
+#include "../../nn/rank_statistics.h"
 
 using namespace stairgrad;
 using namespace stairgrad::nn;

@@ -5,6 +5,7 @@
 
 #include "../../autograd/recorder.h"
 #include "../../quant/ptq/bias_correction.h"
+#include "../../quant/ptq/chains.h"
 #include "../../quant/ptq/distribution_correction.h"
 #include "../../quant/ptq/equalisation.h"
 #include "../../quant/ptq/recipes.h"
@@ -76,9 +77,8 @@ TEST_CASE("bias correction takes the mean error away") {
 TEST_CASE("distribution correction moves features, a little, towards the statistics of the batch norms behind") {
   const auto model = small_network();
   const Array features = random_normal({6, 8, 8, 8}, Philox(1), 2);
-  const std::vector<LayerChain> chains = layer_chains(*model);
   const auto moved = [&](int64_t steps) {
-    return correct_distribution(*model, chains, 1, FeatureCache(features),
+    return correct_distribution(*model, 1, FeatureCache(features),
                                 {.steps = steps, .batch = 4, .lr = 0.02, .weight = 0.1})
         .run(0, 6);
   };
@@ -94,7 +94,7 @@ TEST_CASE("distribution correction moves features, a little, towards the statist
   }
   CHECK(after < 0.97 * before);
   const FeatureCache last(random_normal({2, 2, 2, 32}, Philox(2)));  // the head has no batch norm
-  CHECK(correct_distribution(*model, chains, model->head(), last, {}).images() == 0);
+  CHECK(correct_distribution(*model, model->head(), last, {}).images() == 0);
 }
 
 TEST_CASE("a search of scales keeps only what is better") {

@@ -1,11 +1,11 @@
 // d/dx of mean and variance over N elements: (u_mean + 2 u_var (x - mean)) / N, an affine map of each
 // channel, which is a batch norm with given statistics.
-#include "batch_moments.h"
+#include "moments.h"
 
-#include "../../autograd/ops.h"
-#include "../../kernels/norm.h"
+#include "../autograd/ops.h"
+#include "../kernels/norm.h"
 
-namespace stairgrad::quant::datafree {
+namespace stairgrad::quant {
 namespace {
 
 struct BatchMomentsOp final : Op {
@@ -42,4 +42,4 @@ Moments image_moments(const Tensor& x) {
   return {mean(wide, {1, 2}), var(wide, {1, 2}, /*keep_axes=*/false, correction)};
 }
 
-}  // namespace stairgrad::quant::datafree
+}  // namespace stairgrad::quant

@@ -1,9 +1,9 @@
 // Mean and variance of each channel over a batch, through which gradients flow.
 #pragma once
 
-#include "../../autograd/tensor.h"
+#include "../autograd/tensor.h"
 
-namespace stairgrad::quant::datafree {
+namespace stairgrad::quant {
 
 struct Moments {
   Tensor mean, var;  ///< biased variance
@@ -17,4 +17,4 @@ Moments batch_moments(const Tensor& x);
 /// unbiased where an image has more than one pixel.
 Moments image_moments(const Tensor& x);
 
-}  // namespace stairgrad::quant::datafree
+}  // namespace stairgrad::quant
