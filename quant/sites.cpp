@@ -8,10 +8,44 @@ namespace stairgrad::quant {
 namespace {
 
 // Of a layer that multiplies; others have none.
-void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
-  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) convolution->arithmetic = arithmetic;
-  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) linear->arithmetic = arithmetic;
+nn::Arithmetic* arithmetic_of(nn::Module& module) {
+  if (auto* convolution = dynamic_cast<nn::Conv2d*>(&module)) return &convolution->arithmetic;
+  if (auto* linear = dynamic_cast<nn::Linear*>(&module)) return &linear->arithmetic;
+  return nullptr;
 }
+void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
+  if (nn::Arithmetic* own = arithmetic_of(module)) *own = arithmetic;
+}
+
+// While it lives, sites see what reaches them, but pass it on as it is.
+class InFloats {
+ public:
+  explicit InFloats(nn::Model& model) {
+    for (const nn::NamedTap& t : model.taps()) {
+      if (!t.tap->hook) continue;
+      hooks_.emplace_back(t.tap, t.tap->hook);
+      t.tap->hook = [hook = t.tap->hook](const Tensor& x) {
+        hook(x);
+        return Quantized{x, {}};
+      };
+    }
+    for (const nn::NamedModule& m : model.modules())
+      if (nn::Arithmetic* own = arithmetic_of(*m.module)) {
+        arithmetic_.emplace_back(own, *own);
+        *own = nn::Arithmetic::values;
+      }
+  }
+  ~InFloats() {
+    for (auto& [tap, hook] : hooks_) tap->hook = hook;
+    for (auto& [own, before] : arithmetic_) *own = before;
+  }
+  InFloats(const InFloats&) = delete;
+  InFloats& operator=(const InFloats&) = delete;
+
+ private:
+  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks_;
+  std::vector<std::pair<nn::Arithmetic*, nn::Arithmetic>> arithmetic_;
+};
 
 }  // namespace
 
@@ -84,6 +118,7 @@ void detach_sites(nn::Model& model) {
 
 void calibrate(nn::Model& model, const Array& images) {
   const nn::Evaluation evaluation(model);
+  const InFloats in_floats(model);
   const NoGrad no_grad;
   model(images);
 }

@@ -53,7 +53,9 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model);
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy);
 /// Takes them out again; layers convolve values.
 void detach_sites(nn::Model& model);
-/// Initialises every quantizer from one batch that runs through the model in evaluation mode.
+/// Initialises every quantizer from one batch that runs through the model in evaluation mode and in floats:
+/// with running statistics, what low bits lose in one layer shrinks all that follow, and their ranges would
+/// be those of a network that has faded.
 void calibrate(nn::Model& model, const Array& images);
 
 /// While it lives, `visit` sees what every site of a model makes of a tensor. Leaves the sites as they were.

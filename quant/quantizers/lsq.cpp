@@ -1,5 +1,8 @@
 // Learned step size quantization (Esser et al., ICLR'20): one learned scale for each grid.
 //
+// The step starts at the paper's 2 <|x|> / sqrt(Q_P), or where the setting "init" of other quantizers puts
+// the range: of sparse activations with few bits the paper's start clips nearly all.
+//
 // Deviations: 8-bit weights use -127 .. 127; with 1 bit, of which the paper has none, weights and signed
 // activations are -s/2, s/2; other activations that can be negative are codes 0 .. 2^b - 1 with the zero
 // point 2^(b-1), which are the paper's levels.
@@ -63,11 +66,22 @@ class Lsq final : public Quantizer {
     return g;
   }
 
-  // 2 <|x|> / sqrt(Q_P) (2.1)
+  std::vector<double> first_steps(const Array& x) const {
+    const std::string& init = options().settings.choice("init");
+    std::vector<double> steps;
+    if (init == "mean")  // 2 <|x|> / sqrt(Q_P) (2.1)
+      for (const Statistics& s : statistics(x, groups()))
+        steps.push_back(2 * s.mean_abs / std::sqrt(lsq_positive(codes())));
+    else
+      for (const ValueRange& r : initial_ranges(init, x, groups(), options().bits, symmetric()))
+        steps.push_back((r.high - r.low) / intervals(options().bits, options().weight));
+    return steps;
+  }
+
   void choose(const Array& x) override {
     std::vector<double> scale, smallest;
-    for (const Statistics& s : statistics(x, groups())) {
-      scale.push_back(std::max(2 * s.mean_abs / std::sqrt(lsq_positive(codes())), smallest_range / 255));
+    for (const double step : first_steps(x)) {
+      scale.push_back(std::max(step, smallest_range / 255));
       smallest.push_back(std::max(1e-3 * scale.back(), smallest_range / 255));
     }
     set_values(0, scale);
@@ -92,7 +106,7 @@ QuantizerEntry lsq_entry() {
   return {[](const QuantizerOptions& options, int64_t channels) {
             return std::make_shared<Lsq>(options, channels);
           },
-          {gradient_scale_rule()},
+          {SettingRule::choice("init", {"mean", "deviations", "extremes", "mse"}), gradient_scale_rule()},
           "Esser et al., ICLR'20; learns the step"};
 }
 

@@ -48,6 +48,20 @@ TEST_CASE("LSQ: code ranges of the paper") {
   CHECK((grid_for(4, false, -1).zero_point == 8 && grid_for(4, false, -1).hi == 15));
 }
 
+TEST_CASE("LSQ: starts where the setting says") {
+  const auto first_step = [](const std::string& setting, bool weight, const Array& x) {
+    const auto q = make_quantizer("lsq" + setting, {.bits = 2, .weight = weight});
+    q->initialise(x);
+    return q->own_parameters()[0].item();
+  };
+  const Array sparse = of({0, 0, 0, 0, 0, 0, 0, 3});
+  CHECK(first_step("", false, sparse) == doctest::Approx(2 * 3.0 / 8 / std::sqrt(3)));
+  CHECK(first_step(":init=mean", false, sparse) == first_step("", false, sparse));
+  CHECK(first_step(":init=extremes", false, sparse) == doctest::Approx(1));
+  CHECK(first_step(":init=mse", false, sparse) == doctest::Approx(1).epsilon(0.01));
+  CHECK(first_step(":init=extremes", true, of({-3, 0, 1, 2})) == doctest::Approx(2));
+}
+
 TEST_CASE("LSQ: the step stays positive") {
   const auto q = make_quantizer("lsq", {.bits = 4, .weight = true});
   q->initialise(random_normal({100}, Philox(1)));

@@ -155,6 +155,35 @@ TEST_CASE("sites fill the taps, are initialised by one batch, and leave without 
   CHECK((*model)(images).value().to_vector() == before.to_vector());
 }
 
+TEST_CASE("calibration runs in floats: no site's range depends on what others lose") {
+  const auto model = resnet();
+  model->eval();
+  const NoGrad no_grad;
+  const Array images = random_normal(model->input_shape(4), Philox(1));
+  // What each site of the float network sees.
+  std::map<std::string, Array> seen;
+  for (const nn::NamedTap& t : model->taps())
+    t.tap->hook = [&seen, name = t.name](const Tensor& x) {
+      seen[name] = x.value();
+      return Quantized{x, {}};
+    };
+  (*model)(images);
+  for (const nn::Arithmetic arithmetic : {nn::Arithmetic::values, nn::Arithmetic::integers}) {
+    const auto sites = attach_sites(*model, uniform_policy(*model, {1, 2, "lsq"}));
+    sites->set_arithmetic(*model, arithmetic);
+    calibrate(*model, images);
+    for (const Sites::Site& site : sites->sites()) {
+      CAPTURE(site.name);
+      const auto alone = make_quantizer("lsq", site.quantizer->options());
+      alone->initialise(seen.at(site.name));
+      CHECK(site.quantizer->own_parameters()[0].item() == alone->own_parameters()[0].item());
+    }
+    SiteRecorder recorder(*model);  // sites quantize again
+    (*model)(images);
+    CHECK(recorder.integers.count("layer1.0.conv2.input") == 1);
+  }
+}
+
 TEST_CASE("the mode of the sites is the model's: evaluation changes no quantizer") {
   const auto model = resnet();
   attach_sites(*model, uniform_policy(*model, {4, 4, "ste"}));
