@@ -60,12 +60,21 @@ Array pack(const Array& weights, const Packing& p) {
 Array unpack(const Array& packed, const Shape& shape, const Packing& p) {
   Array weights(shape, DType::s8);
   const uint8_t* in = packed.data<uint8_t>();
-  const int64_t size = weights.size() / weights.dim(0);
-  for (int64_t i = 0; i < weights.size(); ++i) {
-    int64_t q = 0;
-    for (int bit = 0; bit < p.bits; ++bit)
-      q |= (in[(i * p.bits + bit) / 8] >> ((i * p.bits + bit) % 8) & 1) << bit;
-    weights.data<int8_t>()[i] = static_cast<int8_t>(p.offset_of(i / size) + p.step * q);
+  int8_t* out = weights.data<int8_t>();
+  const int64_t channels = shape[0], size = weights.size() / std::max<int64_t>(1, channels);
+  uint32_t window = 0;  // bits that are read and not yet used
+  int held = 0;
+  for (int64_t c = 0; c < channels; ++c) {
+    const auto offset = static_cast<int>(p.offset_of(c));
+    for (int64_t i = 0; i < size; ++i) {
+      if (held < p.bits) {
+        window |= uint32_t{*in++} << held;
+        held += 8;
+      }
+      *out++ = static_cast<int8_t>(offset + p.step * static_cast<int>(window & ((1u << p.bits) - 1)));
+      window >>= p.bits;
+      held -= p.bits;
+    }
   }
   return weights;
 }
