@@ -77,6 +77,13 @@ TEST_CASE("intervals are those of Student's t distribution, of few degrees of fr
   CHECK(std::isnan(mean_interval({1}).low));
 }
 
+TEST_CASE("McNemar's exact test: two tails of the binomial distribution, and never more than 1") {
+  CHECK(mcnemar(10, 2) == doctest::Approx(0.038574).epsilon(1e-5));
+  CHECK(mcnemar(2, 10) == doctest::Approx(0.038574).epsilon(1e-5));
+  CHECK(mcnemar(5, 5) == 1);
+  CHECK(mcnemar(0, 0) == 1);
+}
+
 TEST_CASE("a table aligns words to the left and numbers to the right") {
   Table table({"model", "top-1"});
   table.row({"float", "91.70 %"}).row({"größer", "9 %"});
