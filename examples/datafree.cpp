@@ -40,19 +40,6 @@ namespace {
 
 constexpr double unset = -1;  // the preset's value holds
 
-std::vector<int> parse_bits(const std::string& words) {
-  std::vector<int> bits;
-  for (size_t at = 0; at < words.size();) {
-    const size_t end = std::min(words.find(',', at), words.size());
-    const std::string word = words.substr(at, end - at);
-    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', "--candidates ", words, ": got \"", word,
-          "\", expected bits from 1 to 8 with commas between");
-    bits.push_back(word[0] - '0');
-    at = end + 1;
-  }
-  return bits;
-}
-
 /// "0.85" or "365M": relative to the target's bits, or BOPs.
 struct Budget {
   double value = 1;
@@ -269,7 +256,7 @@ struct Settings {
   DynamicOptions dynamic() const {
     DynamicOptions d;
     d.target = a_bits;
-    d.candidates = parse_bits(candidates);
+    d.candidates = parse_bits("--candidates", candidates);
     for (int bits = std::max(1, a_bits - 1); candidates.empty() && bits <= std::min(8, a_bits + 1); ++bits)
       d.candidates.push_back(bits);
     d.type = parse_selector_type(selector_type);
@@ -549,9 +536,7 @@ class DataFree {
                   {"bit_entropy", n.bit_entropy},
                   {"selector_gradient", n.selector_gradient}});
     if (s_.eval.empty() || s_.no_best) return;
-    nn::State state;
-    for (const auto& [name, array] : student_->state()) state[name] = array.clone();
-    epochs_.push_back(state);
+    epochs_.push_back(nn::clone(student_->state()));
   }
 
   integer::Model lowered(const std::function<Tensor(const Tensor&)>& run, const quant::Policy& policy) const {
@@ -690,11 +675,7 @@ class DataFree {
   // The literature reports the best epoch on the test set; here it stands beside the last one, which counts.
   void best_epoch(const std::function<double()>& measure, double last) {
     double best = last;
-    const nn::State final_state = [&] {
-      nn::State state;
-      for (const auto& [name, array] : student_->state()) state[name] = array.clone();
-      return state;
-    }();
+    const nn::State final_state = nn::clone(student_->state());
     std::vector<double> curve;
     for (const nn::State& state : epochs_) {
       student_->load_state(state);

@@ -205,10 +205,7 @@ struct Settings {
     c.bank = bank;
     c.drop = !cl_no_drop;
     c.mask_duplicates = false;
-    for (size_t at = 0; at < negatives.size();) {
-      const size_t end = std::min(negatives.find(',', at), negatives.size());
-      const std::string word = negatives.substr(at, end - at);
-      at = end + 1;
+    for (const std::string& word : split(negatives)) {
       if (word == "duplicate")
         c.mask_duplicates = true;
       else if (word == "pred")
@@ -271,7 +268,7 @@ class Ptq {
         task_(load_task(s_.task, s_.common.data, s_.common.seed)),
         run_(s_.common.out, s_.common.resume) {
     run_.describe("ptq", s_.values, s_.common.seed);
-    for (const auto& [name, array] : task_.model->state()) float_state_[name] = array.clone();
+    float_state_ = nn::clone(task_.model->state());
     pictures_ = s_.calib_from_test ? task_.test : task_.train;
   }
 
@@ -372,8 +369,7 @@ class Ptq {
               << "; logits changed by " << r.change << "\n";
     run_.result().set("equalised.pairs", r.pairs);
     run_.result().set("equalised.channels", r.channels);
-    equalised_.clear();
-    for (const auto& [name, array] : task_.model->state()) equalised_[name] = array.clone();
+    equalised_ = nn::clone(task_.model->state());
   }
 
   void evolve(const Array& images, const Draw& draw) {

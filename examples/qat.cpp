@@ -88,20 +88,6 @@ struct Settings {
   }
 };
 
-/// Bits of --progressive, in order.
-std::vector<int> parse_stages(const std::string& words) {
-  std::vector<int> bits;
-  for (size_t at = 0; at < words.size();) {
-    const size_t end = std::min(words.find(',', at), words.size());
-    const std::string word = words.substr(at, end - at);
-    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', "--progressive ", words, ": got \"", word,
-          "\", expected bits from 1 to 8 with commas between");
-    bits.push_back(word[0] - '0');
-    at = end + 1;
-  }
-  return bits;
-}
-
 class Qat {
  public:
   explicit Qat(Settings settings)
@@ -118,7 +104,7 @@ class Qat {
     if (s_.training.epochs > 0) {
       make_teacher();
       if (s_.attribution > 0) in_floats_ = copy_in_floats();
-      for (const int bits : parse_stages(s_.progressive)) train_stage(bits);
+      for (const int bits : parse_bits("--progressive", s_.progressive)) train_stage(bits);
       train_last();
     } else {
       sites_ = s_.quantization.attach(*task_.model, policy_);

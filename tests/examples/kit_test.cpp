@@ -114,6 +114,18 @@ TEST_CASE("values survive JSON") {
   CHECK_THROWS_AS(Value::parse("{\"half\": "), argument_error);
 }
 
+TEST_CASE("lists are split at commas, and bits are from 1 to 8") {
+  CHECK(split("").empty());
+  CHECK(split("none") == std::vector<std::string>{"none"});
+  CHECK(split("pred,sim:0.9,") == std::vector<std::string>{"pred", "sim:0.9"});
+  CHECK(split(",2") == std::vector<std::string>{"", "2"});
+  CHECK(parse_bits("--progressive", "8,4") == std::vector<int>{8, 4});
+  CHECK(parse_bits("--progressive", "").empty());
+  for (const char* list : {"8,x", "9", "0,4", "10", "8,,4"})
+    CHECK(contains(message_of<argument_error>([&] { parse_bits("--progressive", list); }),
+                   text("--progressive ", list, ": got ")));
+}
+
 TEST_CASE("options take values and name their mistakes") {
   int bits = 4;
   double rate = 0.1;
