@@ -7,9 +7,7 @@
 // Data sets are opened at the very end, to measure, and only with --eval. quant/datafree/README.md has the
 // formulas.
 #include <algorithm>
-#include <cmath>
 #include <iostream>
-#include <numeric>
 #include <optional>
 
 #include "../autograd/ops.h"
@@ -23,13 +21,13 @@
 #include "../quant/datafree/synthesis.h"
 #include "../quant/integer/model_file.h"
 #include "../quant/integer/session.h"
-#include "../quant/lower.h"
 #include "common/deployment.h"
 #include "common/interrupt.h"
 #include "common/labels.h"
 #include "common/pictures.h"
 #include "common/progress.h"
 #include "common/report.h"
+#include "common/statistics.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
@@ -39,6 +37,10 @@ namespace integer = stairgrad::quant::integer;
 namespace {
 
 constexpr double unset = -1;  // the preset's value holds
+
+void take(double given, double& into) {
+  if (given != unset) into = given;
+}
 
 /// "0.85" or "365M": relative to the target's bits, or BOPs.
 struct Budget {
@@ -198,9 +200,6 @@ struct Settings {
 
   SynthesisOptions synthesis() const {
     SynthesisOptions s = synthesis_preset(preset);
-    const auto take = [](double given, double& into) {
-      if (given != unset) into = given;
-    };
     s.images = images;
     if (s.method == Method::noise) s.batch = synthesis_batch;
     if (iterations > 0) s.iterations = iterations;
@@ -228,9 +227,6 @@ struct Settings {
 
   FineTuningOptions fine_tuning() const {
     FineTuningOptions f = fine_tuning_preset(tuning);
-    const auto take = [](double given, double& into) {
-      if (given != unset) into = given;
-    };
     f.epochs = epochs;
     f.steps = steps;
     if (calibration > 0) f.calibration = calibration;
@@ -391,12 +387,7 @@ class DataFree {
         data::load_dataset(s_.real, s_.common.data, s_.validate ? data::Split::fit : data::Split::train));
     ImageSet set;
     set.images = images_of(train);
-    const NoGrad no_grad;
-    Arrays parts;
-    for (int64_t i = 0; i < train.size(); i += 250)
-      parts.push_back(
-          softmax((*teacher_)(set.images.slice(i, std::min<int64_t>(250, train.size() - i)))).value());
-    set.labels.soft = kernels::concat(parts, 0);
+    set.labels.soft = in_chunks(set.images, [&](const Tensor& x) { return softmax((*teacher_)(x)); });
     const Array top = kernels::argmax(set.labels.soft);
     set.labels.classes.assign(top.data<int32_t>(), top.data<int32_t>() + top.size());
     set.labels.hard.assign(set.labels.classes.size(), 0);
@@ -412,6 +403,15 @@ class DataFree {
     data::Loader loader(pictures, {.normalisation = normalisation_}, {.batch = 250});
     Arrays parts;
     for (const data::Batch& batch : loader.epoch(0)) parts.push_back(batch.images);
+    return kernels::concat(parts, 0);
+  }
+
+  // f of all images, which it sees some at a time.
+  static Array in_chunks(const Array& images, const std::function<Tensor(const Tensor&)>& f) {
+    const NoGrad no_grad;
+    Arrays parts;
+    for (int64_t i = 0; i < images.dim(0); i += 250)
+      parts.push_back(f(images.slice(i, std::min<int64_t>(250, images.dim(0) - i))).value());
     return kernels::concat(parts, 0);
   }
 
@@ -437,14 +437,13 @@ class DataFree {
     Array features;
   };
   Meter meter(const Array& images, const Array& labels) {
-    Arrays logits, features;
-    for (int64_t i = 0; i < images.dim(0); i += 250) {
-      const Tensor map =
-          teacher_->forward(images.slice(i, std::min<int64_t>(250, images.dim(0) - i)), 0, teacher_->head());
+    Arrays features;
+    const Array logits = in_chunks(images, [&](const Tensor& x) {
+      const Tensor map = teacher_->forward(x, 0, teacher_->head());
       features.push_back(map.rank() == 4 ? mean(map, {1, 2}).value() : map.value());
-      logits.push_back(teacher_->forward(map, teacher_->head(), teacher_->blocks().size()).value());
-    }
-    return {difficulty(kernels::concat(logits, 0), labels), kernels::concat(features, 0)};
+      return teacher_->forward(map, teacher_->head(), teacher_->blocks().size());
+    });
+    return {difficulty(logits, labels), kernels::concat(features, 0)};
   }
   Difficulty made_of(bool hard) const {
     Difficulty part;
@@ -459,13 +458,10 @@ class DataFree {
     return part;
   }
   void note_difficulty(const std::string& name, const Difficulty& d) {
-    const auto average = [](const std::vector<double>& x) {
-      return x.empty() ? NAN : std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
-    };
-    run_.result().set("difficulty." + name + ".entropy", average(d.entropy));
-    run_.result().set("difficulty." + name + ".gradient", average(d.gradient));
-    run_.result().set("difficulty." + name + ".density", average(d.density));
-    run_.result().set("difficulty." + name + ".margin", average(d.margin));
+    run_.result().set("difficulty." + name + ".entropy", mean(d.entropy));
+    run_.result().set("difficulty." + name + ".gradient", mean(d.gradient));
+    run_.result().set("difficulty." + name + ".density", mean(d.density));
+    run_.result().set("difficulty." + name + ".margin", mean(d.margin));
     run_.result().set("difficulty." + name + ".gradient_histogram",
                       Value::list(histogram(d.gradient, 0, 1, 20)));
   }
@@ -539,21 +535,13 @@ class DataFree {
     epochs_.push_back(nn::clone(student_->state()));
   }
 
-  integer::Model lowered(const std::function<Tensor(const Tensor&)>& run, const quant::Policy& policy) const {
-    integer::Model model = quant::lower(
-        trace([&](const Tensors& in) { return run(in[0]); }, {Array::zeros(student_->input_shape())}));
-    model.class_names = class_names_;
-    model.policy = policy.to_json();
-    for (const double mean : normalisation_.mean) model.mean.push_back(static_cast<float>(mean));
-    for (const double std : normalisation_.std) model.deviation.push_back(static_cast<float>(std));
-    return model;
-  }
-
   void lower() {
     student_->eval();
     if (dynamic_) dynamic_->choosing = Choosing::hard;
     const std::string file = run_.file("integer.safetensors");
-    integer::save(lowered([&](const Tensor& x) { return forward(x); }, policy_), file);
+    integer::save(lowered(*student_, normalisation_, class_names_, policy_,
+                          [&](const Tensor& x) { return forward(x); }),
+                  file);
     integer_ = integer::load(file);
     run_.result().set("cost.params", teacher_->parameter_count());
     run_.result().set("cost.bytes", integer::parameter_bytes(integer_));
@@ -599,8 +587,7 @@ class DataFree {
     for (auto& [name, array] : own) array.assign(trained.at(name));
     quant::attach_sites(*fixed_student, fixed_policy_);
     quant::calibrate(*fixed_student, set_.images.slice(0, std::min<int64_t>(64, set_.size())));
-    fixed_student->eval();
-    const integer::Model fixed = lowered([&](const Tensor& x) { return (*fixed_student)(x); }, fixed_policy_);
+    const integer::Model fixed = lowered(*fixed_student, normalisation_, class_names_, fixed_policy_);
     for (const int64_t batch : {1, 32}) {
       const Array images =
           kernels::concat(Arrays(static_cast<size_t>((batch + set_.size() - 1) / set_.size()), set_.images),
@@ -757,12 +744,7 @@ class DataFree {
     note("random", run_integers(test, shuffled_choices(dynamic.choices, s_.common.seed)));
 
     // Against what the images need.
-    const NoGrad no_grad;
-    Arrays full;
-    const Array images = images_of(test);
-    for (int64_t i = 0; i < n; i += 250)
-      full.push_back((*teacher_)(images.slice(i, std::min<int64_t>(250, n - i))).value());
-    const Array expected = kernels::concat(full, 0);
+    const Array expected = in_chunks(images_of(test), [&](const Tensor& x) { return (*teacher_)(x); });
     std::vector<std::vector<double>> omega;
     for (const Run& r : all_at) omega.push_back(sensitivity(expected, r.logits));
     std::vector<std::vector<double>> gain(static_cast<size_t>(n));
@@ -774,14 +756,13 @@ class DataFree {
     for (int64_t i = 0; i < n * sites; ++i)
       bits[static_cast<size_t>(i / sites)] +=
           candidates[dynamic.choices.data<uint8_t>()[i]] / static_cast<double>(sites);
-    std::vector<double> sorted = bits;
-    std::ranges::nth_element(sorted, sorted.begin() + n / 2);
+    const double median = percentile(bits, 0.5);
     std::vector<bool> above;
-    for (const double b : bits) above.push_back(b > sorted[static_cast<size_t>(n / 2)]);
+    for (const double b : bits) above.push_back(b > median);
     const std::vector<bool> needed = needs_bits(all_at.front().logits, all_at.back().logits, test.labels);
     const Decisions d = compare_decisions(above, needed);
     const Correlation rho = spearman(bits, omega[0]);
-    result.set("selector.mean_bits", std::accumulate(bits.begin(), bits.end(), 0.0) / static_cast<double>(n));
+    result.set("selector.mean_bits", mean(bits));
     result.set("selector.needing", d.true_positive + d.false_negative);
     result.set("selector.precision", d.precision());
     result.set("selector.recall", d.recall());
@@ -836,9 +817,7 @@ class DataFree {
     report.save(run_.file("report.html"));
     run_.finish();
     std::cout << "see " << run_.file("report.html") << "\n";
-    if (agreement_ && agreement_->mismatched > 0)
-      throw numeric_error(text(agreement_->mismatched, " codes of the integer run differ from the quantized ",
-                               "evaluation; please report this with ", run_.file("result.json")));
+    if (agreement_) agreement_->expect_equal(run_.file("result.json"));
   }
 
   Settings s_;

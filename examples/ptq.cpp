@@ -10,7 +10,6 @@
 #include <map>
 #include <optional>
 
-#include "../autograd/recorder.h"
 #include "../data/formats/safetensors.h"
 #include "../nn/checkpoint.h"
 #include "../quant/cost.h"
@@ -21,6 +20,7 @@
 #include "../quant/ptq/scale_search.h"
 #include "common/deployment.h"
 #include "common/interrupt.h"
+#include "common/policy_description.h"
 #include "common/progress.h"
 #include "common/report.h"
 #include "common/statistics.h"
@@ -558,29 +558,8 @@ class Ptq {
   void deploy_first(const Evaluated& fake, const data::Dataset& test) {
     deployed_ = true;
     compare_with_float(fake, test);
-    task_.info.notes["accuracy"] = fixed(fake.accuracy, 2);
-    task_.info.notes["policy"] = policy_.to_json();
-    nn::save_model(run_.file("model.safetensors"), *task_.model, task_.info);
-    data::atomic_write(run_.file("policy.json"), policy_.to_json());
-    task_.model->eval();
-    cost_ = quant::count_cost(trace([&](const Tensors& in) { return (*task_.model)(in[0]); },
-                                    {Array::zeros(task_.model->input_shape())}));
-    run_.result().set("cost.params", task_.model->parameter_count());
-    run_.result().set("cost.macs", quant::total_macs(cost_));
-    run_.result().set("cost.bops", quant::total_bops(cost_));
-    if (s_.no_deploy) return;
-    std::optional<quant::integer::Model> lowered;
-    try {
-      lowered = deploy(*task_.model, task_, policy_, run_.file("integer.safetensors"));
-    } catch (const argument_error& error) {
-      run_.result().set("deployed", error.what());
-      std::cout << "not deployed: " << error.what() << "\n";
-      return;
-    }
-    agreement_ = compare(*lowered, *task_.model, test, task_.test_transform());
-    agreement_->record(run_.result());
-    run_.result().set("cost.bytes", quant::integer::parameter_bytes(*lowered));
-    std::cout << agreement_->str() << "\n";
+    cost_ = save_quantized(task_, policy_, fake, run_);
+    if (!s_.no_deploy) agreement_ = deploy_and_compare(task_, policy_, test, run_);
   }
 
   // On the same pictures, by McNemar's test.
@@ -659,10 +638,7 @@ class Ptq {
     if (!times.empty())
       report.bars("Seconds of each unit", {"reconstruction", "caching", "correction"}, times);
     report.section("Bits");
-    std::vector<BarRow> bars;
-    for (const quant::LayerCost& layer : cost_)
-      bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
-    report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    add_bits(report, cost_);
     report.section("Draws");
     Table table({"draw", "accuracy", "seconds"});
     for (const Draw& d : draws_) table.row({d.name(), percent(d.accuracy), fixed(d.seconds, 0)});
