@@ -140,15 +140,6 @@ Normalisation Normalisation::named(const std::string& name) {
   return result;
 }
 
-double Draws::beta(double alpha) {
-  check(alpha > 0, "[beta] got alpha = ", alpha, ", expected > 0");
-  for (;;) {  // in logarithms, as u^(1/alpha) underflows for small alpha
-    const double u = std::log(1 - uniform()) / alpha, v = std::log(1 - uniform()) / alpha;
-    const double top = std::max(u, v), sum = top + std::log(std::exp(u - top) + std::exp(v - top));
-    if (sum <= 0) return std::exp(u - sum);
-  }
-}
-
 Array crop(const Array& image, int64_t top, int64_t left, int64_t h, int64_t w) {
   Array result = Array::zeros({h, w, image.dim(2)}, DType::u8);
   const int64_t c = image.dim(2), source_h = image.dim(0), source_w = image.dim(1);

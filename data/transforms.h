@@ -19,20 +19,11 @@ struct Normalisation {
 
 /// A sequence of random numbers that depends on (seed, epoch, item) alone, so neither the number of workers
 /// nor the order of their work can change a batch.
-class Draws {
+class Draws : public RandomSequence {
  public:
   Draws(uint64_t seed, int64_t epoch, int64_t item)
-      : rng_(seed ^ stream_of("augment"), static_cast<uint64_t>(epoch) << 40 | static_cast<uint64_t>(item)) {}
-  double uniform() { return rng_.uniform(next_++); }
-  double uniform(double low, double high) { return low + (high - low) * uniform(); }
-  /// Uniform in 0 .. n-1.
-  int64_t below(int64_t n) { return static_cast<int64_t>(rng_.below(next_++, static_cast<uint64_t>(n))); }
-  /// From the Beta(alpha, alpha) distribution (Joehnk's method).
-  double beta(double alpha);
-
- private:
-  Philox rng_;
-  uint64_t next_ = 0;
+      : RandomSequence(Philox(seed ^ stream_of("augment"),
+                              static_cast<uint64_t>(epoch) << 40 | static_cast<uint64_t>(item))) {}
 };
 
 /// Random changes of colour, as torchvision's ColorJitter: each factor is uniform in [1 - x, 1 + x], the hue

@@ -20,6 +20,7 @@
 #include "../quant/site_statistics.h"
 #include "common/attribution.h"
 #include "common/deployment.h"
+#include "common/policy_description.h"
 #include "common/progress.h"
 #include "common/quantization.h"
 #include "common/report.h"
@@ -88,20 +89,6 @@ struct Settings {
   }
 };
 
-/// Bits of --progressive, in order.
-std::vector<int> parse_stages(const std::string& words) {
-  std::vector<int> bits;
-  for (size_t at = 0; at < words.size();) {
-    const size_t end = std::min(words.find(',', at), words.size());
-    const std::string word = words.substr(at, end - at);
-    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', "--progressive ", words, ": got \"", word,
-          "\", expected bits from 1 to 8 with commas between");
-    bits.push_back(word[0] - '0');
-    at = end + 1;
-  }
-  return bits;
-}
-
 class Qat {
  public:
   explicit Qat(Settings settings)
@@ -118,7 +105,7 @@ class Qat {
     if (s_.training.epochs > 0) {
       make_teacher();
       if (s_.attribution > 0) in_floats_ = copy_in_floats();
-      for (const int bits : parse_stages(s_.progressive)) train_stage(bits);
+      for (const int bits : parse_bits("--progressive", s_.progressive)) train_stage(bits);
       train_last();
     } else {
       sites_ = s_.quantization.attach(*task_.model, policy_);
@@ -307,16 +294,7 @@ class Qat {
     fake_ = evaluate(*task_.model, task_.test, task_.test_transform());
     run_.result().set("accuracy.fake_quant", fake_.accuracy);
     run_.result().set("loss.test", fake_.loss);
-    task_.info.notes["accuracy"] = fixed(fake_.accuracy, 2);
-    task_.info.notes["policy"] = policy_.to_json();
-    nn::save_model(run_.file("model.safetensors"), *task_.model, task_.info);
-    data::atomic_write(run_.file("policy.json"), policy_.to_json());
-    task_.model->eval();
-    cost_ = quant::count_cost(trace([&](const Tensors& in) { return (*task_.model)(in[0]); },
-                                    {Array::zeros(task_.model->input_shape())}));
-    run_.result().set("cost.params", task_.model->parameter_count());
-    run_.result().set("cost.macs", quant::total_macs(cost_));
-    run_.result().set("cost.bops", quant::total_bops(cost_));
+    cost_ = save_quantized(task_, policy_, fake_, run_);
     if (in_floats_) {
       looks_ = measure_attribution(*task_.model, *in_floats_, task_, s_.attribution);
       looks_->record(run_.result());
@@ -327,19 +305,7 @@ class Qat {
   }
 
   void lower() {
-    if (!s_.deploy) return;
-    std::optional<quant::integer::Model> lowered;
-    try {
-      lowered = deploy(*task_.model, task_, policy_, run_.file("integer.safetensors"));
-    } catch (const argument_error& error) {
-      run_.result().set("deployed", error.what());
-      std::cout << "not deployed: " << error.what() << "\n";
-      return;
-    }
-    agreement_ = compare(*lowered, *task_.model, task_.test, task_.test_transform());
-    agreement_->record(run_.result());
-    run_.result().set("cost.bytes", quant::integer::parameter_bytes(*lowered));
-    std::cout << agreement_->str() << "\n";
+    if (s_.deploy) agreement_ = deploy_and_compare(task_, policy_, task_.test, run_);
   }
 
   Curve curve(const std::string& name, const std::string& field) const {
@@ -405,10 +371,7 @@ class Qat {
       show_trajectories(report);
     }
     report.section("Bits");
-    std::vector<BarRow> bars;
-    for (const quant::LayerCost& layer : cost_)
-      bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
-    report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    add_bits(report, cost_);
     if (looks_) {
       const Array sheet = show_attribution(report, *task_.model, *in_floats_, task_);
       data::write_png(run_.file("attribution.png"), sheet);

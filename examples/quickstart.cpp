@@ -19,6 +19,7 @@
 #include "common/explanation.h"
 #include "common/machine.h"
 #include "common/pictures.h"
+#include "common/policy_description.h"
 #include "common/progress.h"
 #include "common/quantization.h"
 #include "common/report.h"
@@ -264,10 +265,7 @@ class Quickstart {
                   {curve("training", "loss"), curve(measured(), "measured_loss")});
     report.curves("Accuracy", "epoch", "percent", {curve(measured(), "accuracy")});
     report.section("Bits");
-    std::vector<BarRow> bars;
-    for (const quant::LayerCost& layer : cost_)
-      bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
-    report.bars("Bits of each layer", {"weights", "activations"}, bars);
+    add_bits(report, cost_);
     add_explanation(report, explained_, explained_images);
     show_attribution(report);
     report.save(run_.file("report.html"));

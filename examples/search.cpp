@@ -36,26 +36,6 @@ using namespace stairgrad::examples;
 
 namespace {
 
-std::vector<std::string> words_of(const std::string& list) {
-  std::vector<std::string> words;
-  for (size_t at = 0; at < list.size();) {
-    const size_t end = std::min(list.find(',', at), list.size());
-    words.push_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
-std::vector<int> bits_of(const std::string& option, const std::string& list) {
-  std::vector<int> bits;
-  for (const std::string& word : words_of(list)) {
-    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', option, ' ', list, ": got \"", word,
-          "\", expected bits from 1 to 8 with commas between");
-    bits.push_back(word[0] - '0');
-  }
-  return bits;
-}
-
 struct Settings {
   CommonOptions common;
   TaskOptions task;
@@ -188,7 +168,7 @@ class Search {
       : s_(std::move(settings)),
         task_(load_task(s_.task, s_.common.data, s_.common.seed)),
         run_(s_.common.out, s_.common.resume),
-        space_(*task_.model, bits_of("--w-candidates", s_.w_bits), bits_of("--a-candidates", s_.a_bits),
+        space_(*task_.model, parse_bits("--w-candidates", s_.w_bits), parse_bits("--a-candidates", s_.a_bits),
                s_.search_ends),
         budget_bops_(quant::parse_bops(s_.bops)),
         budget_(budget_bops_, s_.stiffness, s_.rate) {
@@ -240,7 +220,7 @@ class Search {
 
   std::vector<std::unique_ptr<nn::Model>> load_teachers() const {
     std::vector<std::unique_ptr<nn::Model>> all;
-    for (const std::string& file : words_of(s_.teachers)) {
+    for (const std::string& file : split(s_.teachers)) {
       const std::string path = data::find_file(file, s_.common.data);
       all.push_back(nn::load_model(path));
       const int64_t classes = nn::read_model_info(path).options.classes;
@@ -489,8 +469,7 @@ class Search {
 
   Curve trade_off() {
     Curve curve{"children of the supernet, not trained on", {}, {}};
-    nn::State saved;
-    for (const auto& [name, array] : task_.model->state()) saved[name] = array.clone();
+    const nn::State saved = nn::clone(task_.model->state());
     std::vector<quant::BitChoice> choices;
     const auto least = static_cast<double>(space_.bops({space_.w_bits().front(), space_.a_bits().front()})),
                most = static_cast<double>(space_.bops({space_.w_bits().back(), space_.a_bits().back()}));

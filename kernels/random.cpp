@@ -1,5 +1,6 @@
 #include "random.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "threads.h"
@@ -31,6 +32,25 @@ double below(double value, bf16) {
 }
 
 }  // namespace
+
+double RandomSequence::gamma(double shape) {
+  check(shape > 0, "[gamma] got shape = ", shape, ", expected > 0");
+  if (shape < 1) return gamma(shape + 1) * std::pow(uniform() + 0x1p-54, 1 / shape);
+  const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
+  for (;;) {
+    const double x = normal(), v = std::pow(1 + c * x, 3);
+    if (v > 0 && std::log(uniform() + 0x1p-54) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
+  }
+}
+
+double RandomSequence::beta(double alpha) {
+  check(alpha > 0, "[beta] got alpha = ", alpha, ", expected > 0");
+  for (;;) {  // in logarithms, as u^(1/alpha) underflows for small alpha
+    const double u = std::log(1 - uniform()) / alpha, v = std::log(1 - uniform()) / alpha;
+    const double top = std::max(u, v), sum = top + std::log(std::exp(u - top) + std::exp(v - top));
+    if (sum <= 0) return std::exp(u - sum);
+  }
+}
 
 Array random_normal(Shape shape, Philox rng, double scale, DType dtype) {
   return fill(shape, dtype, [=](uint64_t i, auto) { return scale * rng.normal(i); });

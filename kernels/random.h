@@ -52,6 +52,30 @@ class Philox {
   uint64_t seed_, stream_;
 };
 
+/// Random numbers one after another, of one stream from its number `first` on.
+class RandomSequence {
+ public:
+  explicit RandomSequence(Philox rng, uint64_t first = 0) : rng_(rng), next_(first) {}
+
+  /// Uniform in [0, 1).
+  double uniform() { return rng_.uniform(next_++); }
+  /// Uniform in [low, high).
+  double uniform(double low, double high) { return low + (high - low) * uniform(); }
+  /// Uniform in 0 .. n-1.
+  int64_t below(int64_t n) { return static_cast<int64_t>(rng_.below(next_++, static_cast<uint64_t>(n))); }
+  /// Standard normal.
+  double normal() { return rng_.normal(next_++); }
+  /// From the gamma distribution of this shape, above 0, and scale 1 (Marsaglia and Tsang, "A simple method
+  /// for generating gamma variables", 2000; below 1 by their boost).
+  double gamma(double shape);
+  /// From the Beta(alpha, alpha) distribution, alpha above 0 (Joehnk's method).
+  double beta(double alpha);
+
+ private:
+  Philox rng_;
+  uint64_t next_;
+};
+
 /// A stream number for a name, so that a layer's initial values do not depend on which layers were made
 /// before it.
 constexpr uint64_t stream_of(std::string_view name) {

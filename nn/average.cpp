@@ -4,9 +4,9 @@
 
 namespace stairgrad::nn {
 
-WeightAverage::WeightAverage(const Module& model, double decay) : model_(model.state()), decay_(decay) {
+WeightAverage::WeightAverage(const Module& model, double decay)
+    : model_(model.state()), average_(clone(model_)), decay_(decay) {
   check(decay > 0 && decay < 1, "[average] got the decay ", decay, ", expected a number between 0 and 1");
-  for (const auto& [name, array] : model_) average_[name] = array.clone();
 }
 
 void WeightAverage::update() {

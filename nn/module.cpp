@@ -23,6 +23,12 @@ std::string StateMismatch::str() const {
   return out;
 }
 
+State clone(const State& state) {
+  State copy;
+  for (const auto& [name, array] : state) copy[name] = array.clone();
+  return copy;
+}
+
 StateMismatch compare(const State& own, const State& values, bool same_types) {
   StateMismatch mismatch;
   const auto kind = [&](const Array& a) { return text(same_types ? name_of(a.dtype()) : "", a.shape()); };

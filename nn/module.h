@@ -58,6 +58,8 @@ struct NamedTap {
 
 /// Arrays by full name: what is saved of a module or an optimiser.
 using State = std::map<std::string, Array>;
+/// The same values in memory of their own.
+State clone(const State& state);
 
 /// In what a state differs from another, by full name.
 struct StateMismatch {

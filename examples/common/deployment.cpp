@@ -1,8 +1,10 @@
 #include "deployment.h"
 
 #include <algorithm>
+#include <iostream>
 
 #include "../../autograd/recorder.h"
+#include "../../data/formats/file.h"
 #include "../../kernels/reduce.h"
 #include "../../quant/integer/model_file.h"
 #include "../../quant/integer/reference.h"
@@ -10,6 +12,7 @@
 #include "../../quant/lower.h"
 #include "../../quant/sites.h"
 #include "progress.h"
+#include "statistics.h"
 #include "table.h"
 
 namespace stairgrad::examples {
@@ -49,9 +52,7 @@ double median_seconds(const std::function<void()>& body) {
     body();
     times.push_back(watch.seconds());
   }
-  const auto middle = times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2);
-  std::nth_element(times.begin(), middle, times.end());
-  return *middle;
+  return percentile(std::move(times), 0.5);
 }
 
 // `prepare` makes the function that runs a batch.
@@ -101,18 +102,58 @@ void Agreement::expect_equal(const std::string& result_file) const {
                              result_file));
 }
 
+integer::Model lowered(nn::Model& model, const data::Normalisation& normalisation,
+                       const std::vector<std::string>& class_names, const quant::Policy& policy,
+                       const std::function<Tensor(const Tensor&)>& forward) {
+  model.eval();
+  const Trace trace =
+      stairgrad::trace([&](const Tensors& in) { return forward ? forward(in[0]) : model(in[0]); },
+                       {Array::zeros(model.input_shape())});
+  integer::Model result = quant::lower(trace);
+  result.class_names = class_names;
+  result.policy = policy.to_json();
+  for (const double mean : normalisation.mean) result.mean.push_back(static_cast<float>(mean));
+  for (const double std : normalisation.std) result.deviation.push_back(static_cast<float>(std));
+  return result;
+}
+
 integer::Model deploy(nn::Model& model, const Task& task, const quant::Policy& policy,
                       const std::string& path) {
-  model.eval();
-  const Trace trace = stairgrad::trace([&](const Tensors& in) { return model(in[0]); },
-                                       {Array::zeros(model.input_shape())});
-  integer::Model lowered = quant::lower(trace);
-  lowered.class_names = task.test.class_names;
-  lowered.policy = policy.to_json();
-  for (const double mean : task.normalisation.mean) lowered.mean.push_back(static_cast<float>(mean));
-  for (const double std : task.normalisation.std) lowered.deviation.push_back(static_cast<float>(std));
-  integer::save(lowered, path);
+  integer::save(lowered(model, task.normalisation, task.test.class_names, policy), path);
   return integer::load(path);
+}
+
+std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& policy, const Evaluated& fake,
+                                             RunDirectory& run) {
+  nn::Model& model = *task.model;
+  task.info.notes["accuracy"] = fixed(fake.accuracy, 2);
+  task.info.notes["policy"] = policy.to_json();
+  nn::save_model(run.file("model.safetensors"), model, task.info);
+  data::atomic_write(run.file("policy.json"), policy.to_json());
+  model.eval();
+  const auto cost = quant::count_cost(
+      trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())}));
+  run.result().set("cost.params", model.parameter_count());
+  run.result().set("cost.macs", quant::total_macs(cost));
+  run.result().set("cost.bops", quant::total_bops(cost));
+  return cost;
+}
+
+std::optional<Agreement> deploy_and_compare(Task& task, const quant::Policy& policy,
+                                            const data::Dataset& test, RunDirectory& run) {
+  std::optional<integer::Model> lowered;
+  try {
+    lowered = deploy(*task.model, task, policy, run.file("integer.safetensors"));
+  } catch (const argument_error& error) {
+    run.result().set("deployed", error.what());
+    std::cout << "not deployed: " << error.what() << "\n";
+    return {};
+  }
+  const Agreement agreement = compare(*lowered, *task.model, test, task.test_transform());
+  agreement.record(run.result());
+  run.result().set("cost.bytes", integer::parameter_bytes(*lowered));
+  std::cout << agreement.str() << "\n";
+  return agreement;
 }
 
 Agreement compare(const integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,

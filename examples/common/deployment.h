@@ -3,9 +3,11 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 
 #include "../../data/loader.h"
 #include "../../nn/model.h"
+#include "../../quant/cost.h"
 #include "../../quant/integer/model.h"
 #include "../../quant/policy.h"
 #include "task.h"
@@ -37,8 +39,12 @@ struct Agreement {
   void expect_equal(const std::string& result_file) const;
 };
 
-/// Lowers `model`, in evaluation mode and with its sites, to integers, writes `path` and reads it back: what is
-/// measured is what was written. Throws argument_error naming op and layer when there is no integer form.
+/// Lowers `model`, in evaluation mode and with its sites, to integers that know their pictures and classes;
+/// `forward` as for compare(). Throws argument_error naming op and layer when there is no integer form.
+quant::integer::Model lowered(nn::Model& model, const data::Normalisation& normalisation,
+                              const std::vector<std::string>& class_names, const quant::Policy& policy,
+                              const std::function<Tensor(const Tensor&)>& forward = {});
+/// The same for the model of a task; writes `path` and reads it back: what is measured is what was written.
 quant::integer::Model deploy(nn::Model& model, const Task& task, const quant::Policy& policy,
                              const std::string& path);
 
@@ -47,6 +53,15 @@ quant::integer::Model deploy(nn::Model& model, const Task& task, const quant::Po
 /// it takes more than the model's own.
 Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
                   const data::Transform& transform, const std::function<Tensor(const Tensor&)>& forward = {});
+
+/// Writes model.safetensors, which says its accuracy and its policy, and policy.json to the folder of the run,
+/// and cost.params, .macs and .bops to its result; returns what the layers cost.
+std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& policy, const Evaluated& fake,
+                                             RunDirectory& run);
+/// deploy() to integer.safetensors and compare() on `test`, printed and noted in the result of the run. A model
+/// without an integer form gives nothing, and the result says why as `deployed`.
+std::optional<Agreement> deploy_and_compare(Task& task, const quant::Policy& policy,
+                                            const data::Dataset& test, RunDirectory& run);
 
 struct Speed {
   double images_per_second = 0;  ///< at batch 100

@@ -197,6 +197,26 @@ Value Options::values() const {
   return all;
 }
 
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> words;
+  for (size_t at = 0; at < list.size();) {
+    const size_t end = std::min(list.find(',', at), list.size());
+    words.push_back(list.substr(at, end - at));
+    at = end + 1;
+  }
+  return words;
+}
+
+std::vector<int> parse_bits(const std::string& option, const std::string& list) {
+  std::vector<int> bits;
+  for (const std::string& word : split(list)) {
+    check(word.size() == 1 && word[0] >= '1' && word[0] <= '8', option, ' ', list, ": got \"", word,
+          "\", expected bits from 1 to 8 with commas between");
+    bits.push_back(word[0] - '0');
+  }
+  return bits;
+}
+
 void CommonOptions::add_to(Options& options, const std::string& default_out) {
   out = default_out;
   options.add("--out", out, "folder for everything this program writes");

@@ -60,6 +60,11 @@ class Options {
   std::unique_ptr<Impl> impl_;
 };
 
+/// The words of a list with commas between.
+std::vector<std::string> split(const std::string& list);
+/// The same as bits from 1 to 8; throws argument_error naming the option whose value `list` is.
+std::vector<int> parse_bits(const std::string& option, const std::string& list);
+
 /// The options of every program that works for a while.
 struct CommonOptions {
   uint64_t seed = 0;

@@ -4,7 +4,6 @@
 #include <map>
 
 #include "../../autograd/recorder.h"
-#include "../../quant/cost.h"
 #include "../../quant/lower.h"
 #include "../../quant/sites.h"
 #include "deployment.h"
@@ -12,20 +11,17 @@
 namespace stairgrad::examples {
 namespace {
 
-struct Row {
-  std::string name;
-  int64_t macs, weights;
-  quant::LayerPolicy bits;
-};
-
-std::vector<Row> rows_of(nn::Model& model, const quant::Policy& policy) {
+// At the bits of the policy.
+std::vector<quant::LayerCost> cost_of(nn::Model& model, const quant::Policy& policy) {
   const nn::Evaluation evaluation(model);
   quant::detach_sites(model);
-  std::vector<Row> rows;
-  for (const quant::LayerCost& layer : quant::count_cost(
-           trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())})))
-    rows.push_back({layer.name, layer.macs, layer.params, policy.layers.at(layer.name)});
-  return rows;
+  std::vector<quant::LayerCost> cost = quant::count_cost(
+      trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())}));
+  for (quant::LayerCost& layer : cost) {
+    layer.w_bits = policy.layers.at(layer.name).w_bits;
+    layer.a_bits = policy.layers.at(layer.name).a_bits;
+  }
+  return cost;
 }
 
 // What papers print for a float network: MACs rounded to 0.01 G, times 32 x 32.
@@ -38,10 +34,10 @@ const std::map<std::string, std::string> papers = {
 
 Table policy_table(nn::Model& model, const quant::Policy& policy) {
   Table table({"layer", "MACs", "W", "A", "BOPs", "bytes of weights"});
-  for (const Row& row : rows_of(model, policy))
-    table.row({row.name, count(row.macs), text(row.bits.w_bits), text(row.bits.a_bits),
-               scaled(static_cast<double>(row.macs) * row.bits.w_bits * row.bits.a_bits),
-               bytes(static_cast<double>(row.weights) * row.bits.w_bits / 8)});
+  for (const quant::LayerCost& layer : cost_of(model, policy))
+    table.row({layer.name, count(layer.macs), text(layer.w_bits), text(layer.a_bits),
+               scaled(static_cast<double>(layer.bops())),
+               bytes(static_cast<double>(layer.params) * layer.w_bits / 8)});
   return table;
 }
 
@@ -61,11 +57,14 @@ Table accounting_table(const quant::Accounting& a, const std::string& name) {
   return table;
 }
 
-void add_bits(Report& report, const quant::Policy& policy, nn::Model& model) {
+void add_bits(Report& report, const std::vector<quant::LayerCost>& cost) {
   std::vector<BarRow> bars;
-  for (const Row& row : rows_of(model, policy))
-    bars.push_back({row.name, {static_cast<double>(row.bits.w_bits), static_cast<double>(row.bits.a_bits)}});
+  for (const quant::LayerCost& layer : cost)
+    bars.push_back({layer.name, {static_cast<double>(layer.w_bits), static_cast<double>(layer.a_bits)}});
   report.bars("Bits of each layer", {"weights", "activations"}, bars);
+}
+void add_bits(Report& report, const quant::Policy& policy, nn::Model& model) {
+  add_bits(report, cost_of(model, policy));
 }
 
 void record(const quant::Accounting& a, Value& result) {

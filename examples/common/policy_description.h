@@ -1,6 +1,7 @@
 // A policy for people: the bits of each layer, and what they cost.
 #pragma once
 
+#include "../../quant/cost.h"
 #include "../../quant/policy.h"
 #include "../../quant/search/space.h"
 #include "report.h"
@@ -12,7 +13,8 @@ namespace stairgrad::examples {
 Table policy_table(nn::Model& model, const quant::Policy& policy);
 /// The BOPs of a policy by every convention, in units of 1e9 and of 2^30, and what papers write for `name`.
 Table accounting_table(const quant::Accounting& accounting, const std::string& name);
-/// Bars of weights and activations of each layer.
+/// Bars of weights and activations of each layer, as they were counted or by a policy.
+void add_bits(Report& report, const std::vector<quant::LayerCost>& cost);
 void add_bits(Report& report, const quant::Policy& policy, nn::Model& model);
 /// cost.* of result.json.
 void record(const quant::Accounting& accounting, Value& result);

@@ -1,7 +1,5 @@
 #include "distillation.h"
 
-#include <cmath>
-
 #include "../../autograd/ops.h"
 #include "../names.h"
 
@@ -13,14 +11,6 @@ constexpr Named<Mixup> mixups[] = {{Mixup::off, "off"}, {Mixup::easy, "easy"}, {
 Tensor attention(const Tensor& map) {
   const Tensor wide = cast(map, DType::f32);
   return l2_normalise(mean(square(wide), {1, 2}), {-1}, 1e-6);
-}
-
-// Joehnk's method, by numbers from `index` on.
-double draw_beta(double alpha, const Philox& rng, uint64_t index) {
-  for (;; index += 2) {
-    const double u = std::pow(rng.uniform(index), 1 / alpha), v = std::pow(rng.uniform(index + 1), 1 / alpha);
-    if (u + v > 0 && u + v <= 1) return u / (u + v);
-  }
 }
 
 void mix_row(float* to, const float* other, int64_t size, float share) {
@@ -65,7 +55,8 @@ MixedImages mix_images(const Array& images, const Array& labels, const std::vect
   const int64_t size = images.size() / n, classes = labels.size() / n;
   for (size_t m = 0; m < members.size(); ++m) {
     const int64_t i = members[m], j = members[static_cast<size_t>(order[m])];
-    const auto share = static_cast<float>(draw_beta(alpha, rng, (static_cast<uint64_t>(i) + 1) << 32));
+    RandomSequence draws(rng, (static_cast<uint64_t>(i) + 1) << 32);  // apart from those of the permutation
+    const auto share = static_cast<float>(draws.beta(alpha));
     mix_row(mixed.images.data<float>() + i * size, images.data<float>() + j * size, size, share);
     mix_row(mixed.labels.data<float>() + i * classes, labels.data<float>() + j * classes, classes, share);
   }

@@ -13,28 +13,6 @@ constexpr Named<Arm> arms[] = {{Arm::similar, "similar"},       {Arm::arbitrary,
                                {Arm::dissimilar, "dissimilar"}, {Arm::mixed, "mixed"},
                                {Arm::one_hot, "one-hot"},       {Arm::smoothing, "smoothing"}};
 
-// Random numbers of one image.
-class ImageDraws {
- public:
-  ImageDraws(uint64_t seed, const char* purpose, int64_t item)
-      : rng_(seed ^ stream_of(purpose), static_cast<uint64_t>(item)) {}
-  double uniform() { return rng_.uniform(next_++); }
-  double normal() { return rng_.normal(next_++); }
-  // Marsaglia and Tsang, 2000; below 1 by their boost.
-  double gamma(double shape) {
-    if (shape < 1) return gamma(shape + 1) * std::pow(uniform() + 0x1p-54, 1 / shape);
-    const double d = shape - 1.0 / 3, c = 1 / std::sqrt(9 * d);
-    for (;;) {
-      const double x = normal(), v = std::pow(1 + c * x, 3);
-      if (v > 0 && std::log(uniform() + 0x1p-54) < 0.5 * x * x + d - d * v + d * std::log(v)) return d * v;
-    }
-  }
-
- private:
-  Philox rng_;
-  uint64_t next_ = 0;
-};
-
 void check_options(const LabelOptions& o) {
   check(o.group >= 1, "[labels] group: got ", o.group, " classes, expected at least 1");
   check(o.hard >= 0 && o.hard <= 1, "[labels] hard: got ", o.hard, ", expected a share from 0 to 1");
@@ -47,7 +25,7 @@ void check_options(const LabelOptions& o) {
 }
 
 // Shares of `group`, of which the first is the image's own class.
-std::vector<double> shares(size_t group, const LabelOptions& o, ImageDraws& draws) {
+std::vector<double> shares(size_t group, const LabelOptions& o, RandomSequence& draws) {
   std::vector<double> y(group);
   if (o.dirichlet > 0) {
     for (double& share : y) share = std::max(draws.gamma(o.dirichlet), 1e-300);
@@ -100,7 +78,7 @@ Labels draw_labels(int64_t n, const Array& similarity, const LabelOptions& o, ui
   const int64_t classes = similarity.dim(0);
   Labels labels{{}, {}, Array::zeros({n, classes})};
   for (int64_t i = 0; i < n; ++i) {
-    ImageDraws draws(seed, "soft labels", first + i);
+    RandomSequence draws(Philox(seed ^ stream_of("soft labels"), static_cast<uint64_t>(first + i)));
     const auto c = static_cast<int32_t>((first + i) % classes);
     const bool hard = o.arm != Arm::one_hot && draws.uniform() < o.hard;
     float* y = labels.soft.data<float>() + i * classes;

@@ -229,19 +229,3 @@ TEST_CASE("cutmix: pixels come from one of two pictures, and labels weigh their 
     CHECK(labels.to_vector()[0] == doctest::Approx(1 - foreign / 64));
   }
 }
-
-TEST_CASE("Beta(alpha, alpha): mean 1/2, variance 1 / (8 alpha + 4)") {
-  for (const double alpha : {0.2, 1.0, 2.0}) {
-    Draws draws(7, 0, 0);
-    double sum = 0, squares = 0;
-    constexpr int n = 20000;
-    for (int i = 0; i < n; ++i) {
-      const double x = draws.beta(alpha);
-      CHECK((x >= 0 && x <= 1));
-      sum += x;
-      squares += (x - 0.5) * (x - 0.5);
-    }
-    CHECK(sum / n == doctest::Approx(0.5).epsilon(0.02));
-    CHECK(squares / n == doctest::Approx(1 / (8 * alpha + 4)).epsilon(0.03));
-  }
-}

@@ -22,5 +22,18 @@ refused() {
     cat refused.log
   fi
 }
+# stopped_and_resumed SIGN COMMAND...: COMMAND gets Ctrl-C when SIGN is in its metrics, goes on, and ends as the run in whole/ did.
+stopped_and_resumed() {
+  local sign=$1
+  shift
+  "$@" --out stopped >stopped.log 2>&1 &
+  until grep -q "$sign" stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+  kill -INT $!
+  wait $!
+  check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
+  check '--resume goes on' "$@" --resume --out stopped
+  check 'and ends in the same bits' cmp stopped/model.safetensors whole/model.safetensors
+  check 'and the same integer model' cmp stopped/integer.safetensors whole/integer.safetensors
+}
 # figure FILE KEY: a field of a result.
 figure() { python3 -c 'import json, sys, functools; print(functools.reduce(lambda a, k: a[k], sys.argv[2].split("."), json.load(open(sys.argv[1]))))' "$@"; }

@@ -77,6 +77,13 @@ TEST_CASE("intervals are those of Student's t distribution, of few degrees of fr
   CHECK(std::isnan(mean_interval({1}).low));
 }
 
+TEST_CASE("McNemar's exact test: two tails of the binomial distribution, and never more than 1") {
+  CHECK(mcnemar(10, 2) == doctest::Approx(0.038574).epsilon(1e-5));
+  CHECK(mcnemar(2, 10) == doctest::Approx(0.038574).epsilon(1e-5));
+  CHECK(mcnemar(5, 5) == 1);
+  CHECK(mcnemar(0, 0) == 1);
+}
+
 TEST_CASE("a table aligns words to the left and numbers to the right") {
   Table table({"model", "top-1"});
   table.row({"float", "91.70 %"}).row({"größer", "9 %"});
@@ -105,6 +112,18 @@ TEST_CASE("values survive JSON") {
   CHECK(value.find("accuracy.double") == nullptr);
   CHECK(value.find("name.first") == nullptr);
   CHECK_THROWS_AS(Value::parse("{\"half\": "), argument_error);
+}
+
+TEST_CASE("lists are split at commas, and bits are from 1 to 8") {
+  CHECK(split("").empty());
+  CHECK(split("none") == std::vector<std::string>{"none"});
+  CHECK(split("pred,sim:0.9,") == std::vector<std::string>{"pred", "sim:0.9"});
+  CHECK(split(",2") == std::vector<std::string>{"", "2"});
+  CHECK(parse_bits("--progressive", "8,4") == std::vector<int>{8, 4});
+  CHECK(parse_bits("--progressive", "").empty());
+  for (const char* list : {"8,x", "9", "0,4", "10", "8,,4"})
+    CHECK(contains(message_of<argument_error>([&] { parse_bits("--progressive", list); }),
+                   text("--progressive ", list, ": got ")));
 }
 
 TEST_CASE("options take values and name their mistakes") {

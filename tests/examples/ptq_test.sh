@@ -54,14 +54,7 @@ check 'calibration pictures of the test set are not measured' ptq "${few[@]}" --
 
 slow=(--calib 64 --wbits 3 --abits 3 --iterations 150)
 check 'a run in one piece' ptq "${slow[@]}" --out whole
-"$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${slow[@]}" --out stopped >stopped.log 2>&1 &
-until grep -q layer1.0 stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
-kill -INT $!
-wait $!
-check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
-check '--resume goes on' ptq "${slow[@]}" --resume --out stopped
-check 'and ends in the same bits' cmp stopped/model.safetensors whole/model.safetensors
-check 'and the same integer model' cmp stopped/integer.safetensors whole/integer.safetensors
+stopped_and_resumed layer1.0 "$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${slow[@]}"
 refused 'other options for --resume' 'other options' ptq "${slow[@]}" --tau 0.2 --resume --out stopped
 
 check 'fewer pictures than the batch' ptq --calib 3 --iterations 12 --no-deploy --out few

@@ -25,14 +25,7 @@ assert 0 <= conv["weight"]["oscillating"] <= 1 and conv["input"]["low"] == 0
 PYTHON
 check 'and their charts' grep -q 'Mean alpha' whole/report.html
 
-"$build/examples/qat" "${common[@]}" "${start[@]}" --out stopped >stopped.log 2>&1 &
-until grep -q '"epoch":3' stopped/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
-kill -INT $!
-wait $!
-check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
-check '--resume goes on' qat "${start[@]}" --resume --out stopped
-check 'and ends in the same bits' cmp stopped/model.safetensors whole/model.safetensors
-check 'and the same integer model' cmp stopped/integer.safetensors whole/integer.safetensors
+stopped_and_resumed '"epoch":3' "$build/examples/qat" "${common[@]}" "${start[@]}"
 check 'with the same trajectories' cmp <(grep sites stopped/metrics.jsonl) <(grep sites whole/metrics.jsonl)
 
 check 'a saved network is measured again' qat --init whole/model.safetensors --epochs 0 --out again

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """What the quantizers give and how their gradients flow, by PyTorch's autograd: an implementation from the papers that
-shares nothing with ours.
+shares nothing with ours. affine comes a second time, by PyTorch's own fake quantization.
 
     tests/golden/quantizers.py > tests/golden/quantizers.json
 
@@ -143,6 +143,24 @@ def affine(x, role, bits, p):
     return (straight(torch.round(v), v) - zero) * s
 
 
+def fake_quantized(x, role, bits, p):
+    """The same by PyTorch's own fake quantization, whose learned step is in f32."""
+    low, high = (-127, 127) if is_weight(role) and bits == 8 else (0, 2 ** bits - 1)
+    if low < 0:
+        step = per_grid(x, role, lambda w: w.abs().max()).detach() / high
+        zero = 0 * step
+    else:
+        bottom = torch.clamp(per_grid(x, role, torch.min), max=0).detach()
+        step = (torch.clamp(per_grid(x, role, torch.max), min=0).detach() - bottom) / high
+        zero = torch.clamp(torch.round(-bottom / step), low, high)
+    if role == 'channels':
+        return torch.fake_quantize_per_channel_affine(x, step.float(), zero.int(), 0, low, high)
+    if role == 'weights':
+        return torch.fake_quantize_per_tensor_affine(x, step.item(), int(zero), low, high)
+    learned = torch._fake_quantize_learnable_per_tensor_affine
+    return learned(x.float(), p['scale'].float(), zero.float(), low, high).double()
+
+
 def lsq_plus(x, role, bits, p):
     if is_weight(role) or role == 'activations' or bits == 1:
         return lsq(x, role, bits, p) + (0 * p['offset'] if 'offset' in p else 0)
@@ -271,6 +289,14 @@ def alpha_of(value, weights):
     return of
 
 
+def clear_of_ends(role, bits):
+    """A scale with no value in the half steps beyond the ends, where PyTorch's learned step has the gradient of
+    rounding and LSQ's that of clipping."""
+    if is_weight(role):
+        return {}
+    return {'scale': [0.21 / (2 ** (bits - 1) - 1) if role == 'signed' else 0.55 / (2 ** bits - 1)]}
+
+
 def of(*names):
     def parameters_of(role, bits):
         kept = [name for name in names if not is_weight(role) or name not in ('l', 'offset')]
@@ -288,6 +314,7 @@ CASES = [
     ('dsq_fixed:sigmas=1.2', dsq_fixed, of(), EVERY + EIGHT),
     ('affine:range=minmax', affine, lambda role, bits: {} if is_weight(role) else parameters(['scale'], role, bits),
      [case for case in EVERY if case[1] > 1] + EIGHT),
+    ('affine:range=minmax', fake_quantized, clear_of_ends, [case for case in EVERY if case[1] > 1] + EIGHT),
     ('lsq', lsq, of('scale'), EVERY + EIGHT),
     ('lsq_plus', lsq_plus, of('scale', 'offset'), EVERY + EIGHT),
     ('pact', pact, alpha_of(0.9, False), EVERY + EIGHT),

@@ -68,6 +68,54 @@ TEST_CASE("normal values have the moments of a normal distribution") {
   CHECK(random_normal({10}, Philox(5), 2.5, DType::f64).to_vector()[7] == doctest::Approx(2.5 * x[7]));
 }
 
+TEST_CASE("Beta(alpha, alpha): mean 1/2, variance 1 / (8 alpha + 4)") {
+  for (const double alpha : {0.001, 0.2, 1.0, 2.0}) {
+    RandomSequence draws{Philox(7)};
+    double sum = 0, squares = 0;
+    constexpr int n = 20000;
+    for (int i = 0; i < n; ++i) {
+      const double x = draws.beta(alpha);
+      CHECK((x >= 0 && x <= 1));
+      sum += x;
+      squares += (x - 0.5) * (x - 0.5);
+    }
+    CHECK(sum / n == doctest::Approx(0.5).epsilon(0.02));
+    CHECK(squares / n == doctest::Approx(1 / (8 * alpha + 4)).epsilon(0.03));
+  }
+  CHECK_THROWS_AS(RandomSequence(Philox(7)).beta(0), argument_error);
+}
+
+TEST_CASE("Gamma(k): mean k, variance k, third central moment 2 k") {
+  for (const double k : {0.3, 1.0, 4.5}) {
+    CAPTURE(k);
+    RandomSequence draws{Philox(10)};
+    double sum = 0, squares = 0, cubes = 0, least = 1;
+    constexpr int n = 200000;
+    for (int i = 0; i < n; ++i) {
+      const double x = draws.gamma(k);
+      least = std::min(least, x);
+      sum += x;
+      squares += std::pow(x - k, 2);
+      cubes += std::pow(x - k, 3);
+    }
+    CHECK(least > 0);
+    CHECK(sum / n == doctest::Approx(k).epsilon(0.02));
+    CHECK(squares / n == doctest::Approx(k).epsilon(0.05));
+    CHECK(cubes / n == doctest::Approx(2 * k).epsilon(0.2));
+  }
+  CHECK_THROWS_AS(RandomSequence(Philox(10)).gamma(0), argument_error);
+}
+
+TEST_CASE("a sequence is one stream in order, from where it starts") {
+  const Philox rng(11, 3);
+  RandomSequence draws(rng), later(rng, 2);
+  CHECK(draws.uniform() == rng.uniform(0));
+  CHECK(draws.uniform(2, 6) == 2 + 4 * rng.uniform(1));
+  CHECK(draws.normal() == rng.normal(2));
+  CHECK(draws.below(1000) == static_cast<int64_t>(rng.below(3, 1000)));
+  CHECK(later.uniform() == rng.uniform(2));
+}
+
 TEST_CASE("neighbouring values and streams are uncorrelated") {
   const std::vector<double> x = random_normal({200'001}, Philox(6, 0), 1, DType::f64).to_vector(),
                             y = random_normal({200'001}, Philox(6, 1), 1, DType::f64).to_vector();

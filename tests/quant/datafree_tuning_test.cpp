@@ -18,6 +18,7 @@
 #include "../../quant/integer/session.h"
 #include "../../quant/lower.h"
 #include "../folder.h"
+#include "batch_norms.h"
 
 using namespace stairgrad;
 using namespace stairgrad::quant;
@@ -30,17 +31,7 @@ std::unique_ptr<nn::Model> network(const std::string& name = "resnet8", int64_t 
                                    double width = 0.5) {
   auto model = nn::make_model(name, {.image_size = size, .classes = 10, .width = width});
   nn::initialise(*model, 3);
-  uint64_t stream = 0;
-  for (const auto& [key, array] : model->state()) {
-    Array values = array;
-    const Philox rng(9, ++stream);
-    for (int64_t i = 0; i < values.size(); ++i) {
-      float& v = values.data<float>()[i];
-      const double u = rng.uniform(static_cast<uint64_t>(i));
-      if (key.ends_with("running_mean")) v = static_cast<float>(u - 0.5);
-      if (key.ends_with("running_var")) v = static_cast<float>(0.5 + u);
-    }
-  }
+  settle_batch_norms(*model, /*scales=*/false);
   model->eval();
   return model;
 }

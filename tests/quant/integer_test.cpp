@@ -23,6 +23,7 @@
 #include "../../quant/lower.h"
 #include "../../quant/sites.h"
 #include "../folder.h"
+#include "batch_norms.h"
 
 using namespace stairgrad;
 using namespace stairgrad::quant;
@@ -39,22 +40,7 @@ std::unique_ptr<nn::Model> network(const std::string& name, int64_t size = 12, i
   auto model = nn::make_model(
       name, {.in_channels = channels, .image_size = size, .classes = 10, .width = width, .style = style});
   nn::initialise(*model, 3);
-  uint64_t stream = 0;
-  const nn::State state = model->state();
-  for (auto& [key, array] : state) {
-    Array values = array;
-    const Philox rng(9, ++stream);
-    for (int64_t i = 0; i < values.size(); ++i) {
-      float& v = values.data<float>()[i];
-      const double u = rng.uniform(static_cast<uint64_t>(i));
-      if (key.ends_with("running_mean")) v = static_cast<float>(u - 0.5);
-      if (key.ends_with("running_var")) v = static_cast<float>(0.5 + u);
-      const bool batch_norm = state.count(key.substr(0, key.rfind('.')) + ".running_mean");
-      if (batch_norm && key.ends_with(".weight"))
-        v = static_cast<float>(i % 7 == 3 ? 0 : (i % 5 == 2 ? -1 : 1) * (0.5 + u));
-      if (key.ends_with(".bias")) v = static_cast<float>(0.6 * (u - 0.4));
-    }
-  }
+  settle_batch_norms(*model, /*scales=*/true);
   model->eval();
   return model;
 }

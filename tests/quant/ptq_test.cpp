@@ -379,7 +379,7 @@ TEST_CASE("a run that goes on after some units ends in the same bits") {
     Reconstruction engine(*parts, *first_sites, images, quick(PtqMethod::qdrop));
     const auto stop = [&](const UnitReport&) {
       units = engine.state();
-      for (const auto& [name, array] : first_sites->state()) sites[name] = array.clone();
+      sites = nn::clone(first_sites->state());
       if (++done == 2) throw std::runtime_error("stop");
     };
     CHECK_THROWS_AS(engine.run({.unit = stop}), std::runtime_error);

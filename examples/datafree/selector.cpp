@@ -1,0 +1,181 @@
+#include "selector.h"
+
+#include <algorithm>
+#include <iostream>
+
+#include "../../kernels/reduce.h"
+#include "../../quant/datafree/fine_tuning.h"
+#include "../../quant/datafree/selection_metrics.h"
+#include "../../quant/integer/session.h"
+#include "../common/progress.h"
+#include "../common/statistics.h"
+
+namespace stairgrad::examples {
+
+using namespace quant::datafree;
+namespace integer = quant::integer;
+
+namespace {
+
+double seconds_of(const integer::Model& model, const Array& images) {
+  integer::Session session(model, images.dim(0));
+  std::vector<double> times;
+  for (int i = 0; i < 25; ++i) {
+    const Stopwatch watch;
+    session.run(images);
+    times.push_back(watch.seconds());
+  }
+  std::ranges::nth_element(times, times.begin() + 12);
+  return times[12];
+}
+
+}  // namespace
+
+// Results on pictures, in order.
+struct SelectorMeasurements::Run {
+  Array logits;   // (n, classes)
+  Array choices;  // (n, sites), of a network with a selector
+
+  double accuracy(const std::vector<int32_t>& labels) const {
+    const Array top = kernels::argmax(logits);
+    int64_t right = 0;
+    for (int64_t i = 0; i < top.size(); ++i)
+      right += top.data<int32_t>()[i] == labels[static_cast<size_t>(i)];
+    return 100 * static_cast<double>(right) / static_cast<double>(top.size());
+  }
+};
+
+void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& set) const {
+  const auto is_selector = [&](const integer::Layer& layer) {
+    return std::holds_alternative<integer::Moments>(layer) ||
+           std::holds_alternative<integer::Select>(layer) ||
+           integer::name_of(integer_, layer).find("selector") != std::string::npos;
+  };
+  int64_t weights = 0, moved = 0;
+  for (const integer::Layer& layer : integer_.layers) {
+    if (!is_selector(layer)) continue;
+    if (const auto* c = std::get_if<integer::Convolution>(&layer))
+      weights += c->weights.size() + 8 * c->m.size();
+    for (const int src : integer::sources_of(layer)) {
+      const integer::Value& v = integer_.values[static_cast<size_t>(src)];
+      moved += v.shape.size() * (v.codes ? 1 : 4);
+    }
+  }
+  Value& result = run_.result();
+  int64_t parameters = 0;
+  for (const nn::NamedTensor& p : dynamic_->selector_parameters()) parameters += p.tensor.size();
+  result.set("selector.params", parameters);
+  result.set("selector.macs", dynamic_->selector_macs());
+  result.set("selector.bops", dynamic_->selector_macs() * 64);
+  result.set("selector.bytes_read", weights + moved);
+  for (const int64_t batch : {1, 32}) {
+    const Array images =
+        kernels::concat(Arrays(static_cast<size_t>((batch + set.size() - 1) / set.size()), set.images),
+                        0)
+            .slice(0, batch);
+    integer::Session layers(integer_, batch, /*keep_values=*/true);
+    double all = 0, selector = 0;
+    for (int repeat = 0; repeat < 20; ++repeat) {
+      layers.run(images);
+      for (size_t l = 0; l < integer_.layers.size(); ++l) {
+        all += layers.seconds(l);
+        if (is_selector(integer_.layers[l])) selector += layers.seconds(l);
+      }
+    }
+    const std::string at = text("selector.batch", batch, '.');
+    result.set(at + "share_of_time", selector / all);
+    result.set(at + "dynamic_ms", 1e3 * seconds_of(integer_, images));
+    result.set(at + "fixed_ms", 1e3 * seconds_of(fixed, images));
+  }
+}
+
+// In integers; without choices the network's selector makes them.
+SelectorMeasurements::Run SelectorMeasurements::run_integers(const data::Dataset& test,
+                                                             const Array& choices) const {
+  data::Loader loader(test, {.normalisation = normalisation_}, {.batch = 200});
+  std::unique_ptr<integer::Session> session;
+  Arrays logits, chosen;
+  int64_t done = 0;
+  for (const data::Batch& batch : loader.epoch(0)) {
+    if (!session || session->batch() != batch.size())
+      session = std::make_unique<integer::Session>(integer_, batch.size());
+    if (choices.has_value()) {
+      logits.push_back(session->run(batch.images, choices.slice(done, batch.size())).clone());
+    } else {
+      logits.push_back(session->run(batch.images).clone());
+      chosen.push_back(session->choices().clone());
+    }
+    done += batch.size();
+  }
+  return {kernels::concat(logits, 0), choices.has_value() ? choices : kernels::concat(chosen, 0)};
+}
+
+void SelectorMeasurements::judge(const data::Dataset& test, const Array& expected, uint64_t seed,
+                                 const std::function<void(const std::string&)>& warn) {
+  const std::vector<int>& candidates = dynamic_->options().candidates;
+  const auto sites = static_cast<int64_t>(dynamic_->sites().size()), n = test.size();
+  SiteCosts cost;
+  double sites_at_first = 0;
+  for (const DynamicBits::Site& site : dynamic_->sites()) {
+    cost.emplace_back();
+    for (const int bits : candidates)
+      cost.back().push_back(static_cast<double>(site.macs) * site.w_bits * bits);
+    sites_at_first += cost.back()[0];
+  }
+  const double fixed_part = static_cast<double>(integer::bops(integer_)) - sites_at_first;
+  const Run dynamic = run_integers(test);
+  Value& result = run_.result();
+  const auto note = [&](const std::string& name, const Run& r) {
+    result.set("arms." + name + ".accuracy", r.accuracy(test.labels));
+    result.set("arms." + name + ".bops", mean_cost(r.choices, cost) + fixed_part);
+    arms_.row({name, percent(r.accuracy(test.labels)), scaled(mean_cost(r.choices, cost) + fixed_part)});
+  };
+  note("dynamic", dynamic);
+  std::vector<Run> all_at;
+  for (size_t k = 0; k < candidates.size(); ++k) {
+    all_at.push_back(run_integers(test, Array::full({n, sites}, static_cast<double>(k), DType::u8)));
+    note(text("all at ", candidates[k]), all_at.back());
+  }
+  note("static mixed", run_integers(test, static_choices(dynamic.choices, cost)));
+  note("random", run_integers(test, shuffled_choices(dynamic.choices, seed)));
+
+  // Against what the images need.
+  std::vector<std::vector<double>> omega;
+  for (const Run& r : all_at) omega.push_back(sensitivity(expected, r.logits));
+  std::vector<std::vector<double>> gain(static_cast<size_t>(n));
+  for (size_t i = 0; i < gain.size(); ++i)
+    for (const std::vector<double>& at : omega) gain[i].push_back(omega[0][i] - at[i]);
+  note("oracle", run_integers(test, oracle_choices(gain, cost, mean_cost(dynamic.choices, cost))));
+
+  std::vector<double> bits(static_cast<size_t>(n));
+  for (int64_t i = 0; i < n * sites; ++i)
+    bits[static_cast<size_t>(i / sites)] +=
+        candidates[dynamic.choices.data<uint8_t>()[i]] / static_cast<double>(sites);
+  const double median = percentile(bits, 0.5);
+  std::vector<bool> above;
+  for (const double b : bits) above.push_back(b > median);
+  const std::vector<bool> needed = needs_bits(all_at.front().logits, all_at.back().logits, test.labels);
+  const Decisions d = compare_decisions(above, needed);
+  const Correlation rho = spearman(bits, omega[0]);
+  result.set("selector.mean_bits", mean(bits));
+  result.set("selector.needing", d.true_positive + d.false_negative);
+  result.set("selector.precision", d.precision());
+  result.set("selector.recall", d.recall());
+  result.set("selector.f1", d.f1());
+  result.set("selector.roc_auc", roc_auc(bits, needed));
+  result.set("selector.confusion", Value::list(std::vector<int64_t>{d.true_positive, d.false_positive,
+                                                                    d.false_negative, d.true_negative}));
+  result.set("selector.spearman", rho.value);
+  result.set("selector.spearman_low", rho.low);
+  result.set("selector.spearman_high", rho.high);
+  result.set("selector.bit_entropy",
+             Value::list(choice_entropy(dynamic.choices, static_cast<int64_t>(candidates.size()))));
+  if (const auto sentence = collapse(dynamic.choices, static_cast<int64_t>(candidates.size())))
+    warn(*sentence);
+  std::cout << arms_.text() << "Spearman of bits and sensitivity on real pictures: " << fixed(rho.value, 3)
+            << " (" << fixed(rho.low, 3) << " to " << fixed(rho.high, 3) << "); precision "
+            << fixed(d.precision(), 3) << ", recall " << fixed(d.recall(), 3) << ", ROC-AUC "
+            << fixed(roc_auc(bits, needed), 3) << "\n";
+}
+
+}  // namespace stairgrad::examples
