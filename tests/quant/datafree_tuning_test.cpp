@@ -316,6 +316,39 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
   }
 }
 
+TEST_CASE("T17: images of other bits in one batch equal those that run alone, for every candidate and batch") {
+  const int own = threads();
+  for (const char* name : {"resnet8", "mobilenet_v2_cifar"}) {
+    CAPTURE(name);
+    Dynamic d = dynamic({.candidates = {2, 4, 5, 8}, .target = 4}, name);
+    const integer::Model model = lowered(d);
+    const int64_t most = 17, sites = integer::choices_of(model);
+    const Array images = gaudy(random_normal({most, 12, 12, 3}, Philox(33)));
+    Array mixed({most, sites}, DType::u8);
+    for (int64_t i = 0; i < mixed.size(); ++i)
+      mixed.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 4));
+    std::vector<Array> tables = {mixed};
+    for (int k = 0; k < 4; ++k) tables.push_back(Array::full(mixed.shape(), k, DType::u8));
+
+    integer::Session alone(model, 1);
+    for (const Array& choices : tables) {
+      Arrays rows;
+      for (int64_t i = 0; i < most; ++i)
+        rows.push_back(alone.run(images.slice(i, 1), choices.slice(i, 1)).clone());
+      for (const int count : {1, 2})
+        for (const int64_t batch : {2, 3, 8, 17}) {
+          CAPTURE(batch);
+          set_threads(count);
+          integer::Session together(model, batch);
+          const Array logits = together.run(images.slice(0, batch), choices.slice(0, batch));
+          for (int64_t i = 0; i < batch; ++i)
+            CHECK(same(logits.slice(i, 1), rows[static_cast<size_t>(i)]));
+        }
+      set_threads(own);
+    }
+  }
+}
+
 TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs are the candidate's") {
   Dynamic d = dynamic({.candidates = {4}, .target = 4});
   // The same network without choices: each input goes through the quantizer of 4 bits.
