@@ -39,6 +39,7 @@ namespace integer = stairgrad::quant::integer;
 namespace {
 
 constexpr double unset = -1;  // the preset's value holds
+constexpr const char* checkpoint_file = "fine-tuning.ckpt";
 
 std::vector<int> parse_bits(const std::string& words) {
   std::vector<int> bits;
@@ -506,8 +507,15 @@ class DataFree {
       sites_ = quant::attach_sites(*student_, policy_);
     }
     const Stopwatch watch;
-    Progress progress("fine-tuning", (options.calibration + int64_t{options.epochs} * options.steps) *
-                                         std::min(options.batch, set_.size()));
+    std::optional<nn::Checkpoint> before;
+    if (s_.common.resume && run_.has(checkpoint_file))
+      before = nn::load_checkpoint(run_.file(checkpoint_file));
+    const int64_t epochs_done = before ? before->counters.at("epoch") : 0;
+    run_.forget_metrics_after("fine-tuning", epochs_done - 1);
+    const int64_t images_of_step = std::min(options.batch, set_.size());
+    Progress progress("fine-tuning",
+                      (options.calibration + int64_t{options.epochs} * options.steps) * images_of_step, "images",
+                      before ? (options.calibration + epochs_done * options.steps) * images_of_step : 0);
     const std::unique_ptr<nn::Model> folded = copy(*teacher_);
     fine_tune(*student_, *sites_, dynamic_.get(), *folded, set_, options,
               {.progress =
@@ -515,7 +523,13 @@ class DataFree {
                      progress.advance(images);
                      interrupt_.stop_here();
                    },
-               .after_epoch = [&](const EpochNote& note) { after_epoch(note); }});
+               .after_epoch = [&](const EpochNote& note) { after_epoch(note); },
+               .checkpoint =
+                   [&](const nn::Checkpoint& now) {
+                     nn::save_checkpoint(run_.file(checkpoint_file), now);
+                     interrupt_.stop_here();
+                   },
+               .resume = before ? &*before : nullptr});
     run_.seconds("fine-tuning", watch.seconds());
     nn::ModelInfo info = info_;
     info.options = student_options();
@@ -548,11 +562,10 @@ class DataFree {
                   {"bits", n.bits},
                   {"bit_entropy", n.bit_entropy},
                   {"selector_gradient", n.selector_gradient}});
-    if (s_.eval.empty() || s_.no_best) return;
-    nn::State state;
-    for (const auto& [name, array] : student_->state()) state[name] = array.clone();
-    epochs_.push_back(state);
+    if (!s_.eval.empty() && !s_.no_best)  // for the final evaluation
+      nn::save_checkpoint(run_.file(epoch_file(n.epoch)), {.parts = {{"student", student_->state()}}});
   }
+  static std::string epoch_file(int epoch) { return text("epoch-", epoch, ".ckpt"); }
 
   integer::Model lowered(const std::function<Tensor(const Tensor&)>& run, const quant::Policy& policy) const {
     integer::Model model = quant::lower(
@@ -689,6 +702,9 @@ class DataFree {
 
   // The literature reports the best epoch on the test set; here it stands beside the last one, which counts.
   void best_epoch(const std::function<double()>& measure, double last) {
+    if (s_.no_best || s_.epochs == 0) return;
+    for (int epoch = 0; epoch < s_.epochs; ++epoch)
+      if (!run_.has(epoch_file(epoch))) return;  // trained without --eval
     double best = last;
     const nn::State final_state = [&] {
       nn::State state;
@@ -696,13 +712,12 @@ class DataFree {
       return state;
     }();
     std::vector<double> curve;
-    for (const nn::State& state : epochs_) {
-      student_->load_state(state);
+    for (int epoch = 0; epoch < s_.epochs; ++epoch) {
+      student_->load_state(nn::load_checkpoint(run_.file(epoch_file(epoch))).parts.at("student"));
       curve.push_back(measure());
       best = std::max(best, curve.back());
     }
     student_->load_state(final_state);
-    if (epochs_.empty()) return;
     run_.result().set("accuracy.best_epoch", best);
     run_.result().set("accuracy.epochs", Value::list(curve));
   }
@@ -873,7 +888,6 @@ class DataFree {
   quant::Policy policy_, fixed_policy_;
   std::shared_ptr<quant::Sites> sites_;
   std::shared_ptr<DynamicBits> dynamic_;
-  std::vector<nn::State> epochs_;  // the network after each epoch, for the final evaluation
   integer::Model integer_;
   std::optional<Agreement> agreement_;
   Table arms_{{"bits", "accuracy", "BOPs"}};

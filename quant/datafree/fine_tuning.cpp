@@ -104,6 +104,7 @@ class Tuning {
         sites_(sites),
         dynamic_(dynamic),
         teacher_(teacher),
+        set_(set),
         o_(o),
         hooks_(hooks),
         batches_(set, o) {}
@@ -111,13 +112,26 @@ class Tuning {
   void run() {
     student_.eval();
     teacher_.eval();
-    calibrate();
+    if (!hooks_.resume) calibrate();
     nn::SGD optimiser(groups_of(student_, dynamic_, o_.weight_decay), o_.momentum, /*nesterov=*/true);
     std::optional<nn::AdamW> of_selector;
     if (dynamic_)
       of_selector.emplace(std::vector<nn::ParameterGroup>{{dynamic_->selector_parameters(), 1, 0}});
+    const auto snapshot = [&](int epoch) {
+      nn::Checkpoint now{.parts = {{"student", student_.state()}, {"optimiser", optimiser.state()}},
+                         .counters = {{"epoch", epoch}},
+                         .notes = notes()};
+      if (of_selector) now.parts["selector"] = of_selector->state();
+      return now;
+    };
+    int epoch = 0;
+    if (hooks_.resume) {
+      nn::Checkpoint current = snapshot(0);
+      nn::restore(*hooks_.resume, current);
+      epoch = static_cast<int>(current.counters.at("epoch"));
+    }
     const int64_t all = int64_t{o_.epochs} * o_.steps;
-    for (int epoch = 0; epoch < o_.epochs; ++epoch) {
+    for (; epoch < o_.epochs; ++epoch) {
       note_ = {.epoch = epoch};
       for (int i = 0; i < o_.steps; ++i) step(optimiser, of_selector, int64_t{epoch} * o_.steps + i, all);
       if (dynamic_) {
@@ -125,6 +139,7 @@ class Tuning {
         dynamic_->train_selectors(false);
       }
       if (hooks_.after_epoch) hooks_.after_epoch(note_);
+      if (hooks_.checkpoint) hooks_.checkpoint(snapshot(epoch + 1));
     }
   }
 
@@ -156,6 +171,32 @@ class Tuning {
     dynamic_->choosing = Choosing::hard;
     datafree::run(student_, dynamic_, batches_((uint64_t{1} << 41) + step).images, nullptr);
     dynamic_->choosing = Choosing::random;
+  }
+
+  // What must not change between the runs.
+  std::map<std::string, std::string> notes() const {
+    std::string milestones;
+    for (const double share : o_.milestones) milestones += text(' ', share);
+    std::map<std::string, std::string> all = {
+        {"images", text(set_.images.shape())},
+        {"policy", sites_.policy().to_json()},
+        {"steps", text(o_.epochs, " epochs of ", o_.steps, ", batch ", o_.batch, ", calibration ", o_.calibration)},
+        {"optimiser", text("lr ", o_.lr, ", momentum ", o_.momentum, ", decay ", o_.weight_decay, ", milestones",
+                           milestones)},
+        {"loss", text("temperature ", o_.temperature, ", kd ", o_.kd, ' ', static_cast<int>(o_.reduction), ", ce ",
+                      o_.ce, ", features ", o_.features)},
+        {"pictures", text("mixup ", to_string(o_.mixup), ' ', o_.mixup_alpha, ", augment ", o_.augment)},
+        {"seed", text(o_.seed)}};
+    if (!dynamic_) return all;
+    const DynamicOptions& d = dynamic_->options();
+    std::string candidates;
+    for (const int bits : d.candidates) candidates += text(' ', bits);
+    all["bits"] = text("candidates", candidates, ", target ", d.target, ", ", d.quantizer);
+    all["selection"] =
+        text("budget ", o_.budget, " of ", o_.target, ' ', static_cast<int>(o_.law), ", entropy ", o_.entropy,
+             ", warm-up ", o_.warm_up, ", lr ", o_.selector_lr, ", choosing ", static_cast<int>(o_.choosing),
+             ' ', o_.temperature_start, ' ', o_.temperature_end);
+    return all;
   }
 
   double learning_rate(int64_t step, int64_t all) const {
@@ -246,6 +287,7 @@ class Tuning {
   Sites& sites_;
   DynamicBits* dynamic_;
   nn::Model& teacher_;
+  const ImageSet& set_;
   const FineTuningOptions& o_;
   const FineTuningHooks& hooks_;
   Batches batches_;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "../../nn/checkpoint.h"
 #include "../policy.h"
 #include "distillation.h"
 #include "dynamic_bits.h"
@@ -62,13 +63,17 @@ struct FineTuningHooks {
   std::function<void(int64_t images)> progress = {};  ///< after each batch; may throw to stop
   /// After each epoch, in evaluation mode; the weights are those of that epoch.
   std::function<void(const EpochNote&)> after_epoch = {};
+  /// After that, with all it takes to go on from there bit for bit: counter "epoch" says how many are done.
+  std::function<void(const nn::Checkpoint&)> checkpoint = {};
+  /// One of those, of the same student, set and options: the epochs that it has are not run again.
+  const nn::Checkpoint* resume = nullptr;
 };
 
 /// Trains `student`, whose quantizers are in place, to do what `teacher` does on `set`; `dynamic` is its
 /// child or null. Both stay in evaluation mode: batch norms keep the statistics of the training that nobody
-/// can repeat. Batches depend on (options.seed, step) alone. Throws argument_error for options out of range
-/// and for a target that no choice of bits can reach, numeric_error naming the step when the loss is not
-/// finite.
+/// can repeat. Batches depend on (options.seed, step) alone. Throws argument_error for options out of range,
+/// for a target that no choice of bits can reach and for a checkpoint of another run, numeric_error naming
+/// the step when the loss is not finite.
 void fine_tune(nn::Model& student, Sites& sites, DynamicBits* dynamic, nn::Model& teacher,
                const ImageSet& set, const FineTuningOptions& options, const FineTuningHooks& hooks = {});
 

@@ -24,7 +24,36 @@ datafree --wbits 4 --abits 4 --no-best --out twice >twice.log 2>&1
 check 'the same bits twice' cmp fixed/integer.safetensors twice/integer.safetensors
 check 'also from the images on disk' datafree --wbits 4 --abits 4 --from fixed/images --out from
 check 'with the same bits' cmp fixed/integer.safetensors from/integer.safetensors
-check 'and after a stop' datafree --wbits 4 --abits 4 --resume --out twice
+
+# Stopped within the second epoch or later: the same command with --resume ends with the same bits, and the same curve.
+for kind in fixed dynamic; do
+  long=(--wbits 4 --abits 4 --from fixed/images --epochs 8 --steps 12 --eval synthetic --limit 60)
+  if [ $kind = dynamic ]; then long+=(--selector --bops 0.9); fi
+  check "$kind bits without a stop" datafree "${long[@]}" --out whole-$kind
+  "$build/examples/datafree" "${short[@]}" "${long[@]}" --out stopped-$kind >stopped.log 2>&1 &
+  until grep -q '"epoch":1,' stopped-$kind/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+  kill -INT $!
+  code=0
+  wait $! || code=$?
+  check 'Ctrl-C ends with exit code 130' [ "$code" -eq 130 ]
+  check 'and a checkpoint' [ -s stopped-$kind/fine-tuning.ckpt -a ! -e stopped-$kind/integer.safetensors ]
+  check 'from which it goes on' datafree "${long[@]}" --resume --out stopped-$kind
+  check 'with the same bits' cmp stopped-$kind/integer.safetensors whole-$kind/integer.safetensors
+  check 'the same weights' cmp stopped-$kind/model.safetensors whole-$kind/model.safetensors
+  check 'and the same accuracy of every epoch, each noted once' python3 - $kind <<'PYTHON'
+import json, sys
+def run(name):
+    with open(f"{name}-{sys.argv[1]}/metrics.jsonl") as lines:
+        epochs = [json.loads(line) for line in lines]
+    return json.load(open(f"{name}-{sys.argv[1]}/result.json"))["accuracy"], [e for e in epochs if e["phase"] == "fine-tuning"]
+whole, stopped = run("whole"), run("stopped")
+assert len(whole[1]) == 8 and whole == stopped, (whole, stopped)
+PYTHON
+  check 'once more there is nothing left to train' datafree "${long[@]}" --resume --out stopped-$kind
+  check 'and the bits are those' cmp stopped-$kind/integer.safetensors whole-$kind/integer.safetensors
+done
+refused 'a checkpoint of other settings' 'another run.*lr 0.5' datafree "${long[@]}" --lr 0.5 --resume --out stopped-dynamic
+check 'a finished run may be resumed' datafree --wbits 4 --abits 4 --no-best --resume --out twice
 
 # The data set is not there: everything is made all the same, and only the evaluation fails.
 mkdir nothing

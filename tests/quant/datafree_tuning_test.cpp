@@ -205,6 +205,62 @@ TEST_CASE("fine-tuning brings a quantized network nearer to its teacher, and rep
                        argument_error);
 }
 
+TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one of another run") {
+  const ImageSet set = random_set(48);
+  for (const bool with_selector : {false, true})
+    for (const char* ranges : {"ste", "lsq"}) {
+      CAPTURE(with_selector);
+      CAPTURE(ranges);
+      std::vector<EpochNote> notes;
+      std::map<int64_t, nn::Checkpoint> saved;
+      const auto run = [&](double lr, const nn::Checkpoint* resume) {
+        Dynamic d;
+        if (with_selector) {
+          DynamicOptions options;
+          options.quantizer = ranges;
+          d = dynamic(options);
+        } else {
+          d.model = network();
+          d.sites = attach_sites(*d.model,
+                                 protocol_policy(*d.model, Protocol::family, 3, 3, ranges, Skip::shared));
+        }
+        const FineTuningOptions o{
+            .calibration = 3, .epochs = 4, .steps = 3, .batch = 16, .lr = lr, .kd = 1, .warm_up = 0.3};
+        FineTuningHooks hooks;
+        hooks.after_epoch = [&](const EpochNote& note) { notes.push_back(note); };
+        hooks.checkpoint = [&](const nn::Checkpoint& now) {
+          nn::Checkpoint& copy = saved[now.counters.at("epoch")] = now;
+          for (auto& [part, state] : copy.parts)
+            for (auto& [name, array] : state) array = array.clone();
+        };
+        hooks.resume = resume;
+        fine_tune(*d.model, *d.sites, d.bits.get(), *network(), set, o, hooks);
+        nn::State state = d.model->state();
+        for (auto& [name, array] : state) array = array.clone();
+        return state;
+      };
+      const nn::State whole = run(1e-3, nullptr);
+      REQUIRE(saved.size() == 4);
+      const std::vector<EpochNote> all = std::exchange(notes, {});
+      for (const int64_t epoch : {1, 2, 4}) {
+        CAPTURE(epoch);
+        notes.clear();
+        const nn::Checkpoint from = saved.at(epoch);
+        const nn::State resumed = run(1e-3, &from);
+        for (const auto& [name, array] : whole) {
+          CAPTURE(name);
+          CHECK(same(array, resumed.at(name)));
+        }
+        REQUIRE(notes.size() == static_cast<size_t>(4 - epoch));
+        for (size_t i = 0; i < notes.size(); ++i) {
+          CHECK(notes[i].epoch == all[static_cast<size_t>(epoch) + i].epoch);
+          CHECK(notes[i].loss == all[static_cast<size_t>(epoch) + i].loss);
+        }
+      }
+      CHECK_THROWS_WITH_AS(run(2e-3, &saved.at(1)), doctest::Contains("of another run"), argument_error);
+    }
+}
+
 TEST_CASE("protocols: the family's low bits everywhere, and 8-bit ends when folded") {
   const auto model = network();
   const Policy family = protocol_policy(*model, Protocol::family, 3, 4, "ste", Skip::shared);
