@@ -8,6 +8,7 @@
 #include "../../quant/integer/session.h"
 #include "../../quant/lower.h"
 #include "../../quant/sites.h"
+#include "../common/statistics.h"
 #include "../common/table.h"
 #include "bench.h"
 
@@ -15,11 +16,6 @@ namespace stairgrad::examples {
 namespace {
 
 namespace integer = quant::integer;
-
-double percentile(std::vector<double> x, double share) {
-  std::ranges::sort(x);
-  return x[std::min(x.size() - 1, static_cast<size_t>(share * static_cast<double>(x.size())))];
-}
 
 struct Settings {
   NetworkOptions network;

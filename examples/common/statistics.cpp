@@ -34,6 +34,11 @@ double deviation(const std::vector<double>& x) {
   return std::sqrt(sum / static_cast<double>(x.size() - 1));
 }
 
+double percentile(std::vector<double> x, double share) {
+  std::ranges::sort(x);
+  return x[std::min(x.size() - 1, static_cast<size_t>(share * static_cast<double>(x.size())))];
+}
+
 Interval mean_interval(const std::vector<double>& x) {
   if (x.size() < 2) return {NAN, NAN};
   const double half = t_quantile(x.size() - 1) * deviation(x) / std::sqrt(static_cast<double>(x.size()));

@@ -10,6 +10,9 @@ double mean(const std::vector<double>& x);
 /// Standard deviation of the population that x is a sample of; NaN for fewer than two values.
 double deviation(const std::vector<double>& x);
 
+/// The smallest value with a share of x below it (0.5: the median, upper of two); x has at least one.
+double percentile(std::vector<double> x, double share);
+
 struct Interval {
   double low, high;
 };

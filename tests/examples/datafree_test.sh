@@ -80,7 +80,13 @@ assert abs(arms["random"]["bops"] / arms["dynamic"]["bops"] - 1) < 1e-9
 assert arms["static mixed"]["bops"] <= arms["dynamic"]["bops"] * 1.000001 and arms["oracle"]["bops"] <= arms["dynamic"]["bops"] * 1.000001
 assert arms["all at 3"]["bops"] < arms["dynamic"]["bops"] < arms["all at 5"]["bops"] or arms["dynamic"]["bops"] in (arms["all at 3"]["bops"], arms["all at 5"]["bops"])
 assert selector["macs"] == 2 * 16 * 16 + 16 * 3 * len(selector["bit_entropy"]), selector
-assert {"spearman", "spearman_low", "precision", "recall", "f1", "roc_auc", "batch1", "batch32"} <= set(selector)
+assert {"spearman", "spearman_low", "precision", "recall", "f1", "roc_auc"} <= set(selector)
+for batch, names in (("batch1", ["selector", "dynamic", "fixed"]), ("batch32", ["selector", "dynamic", "fixed", "distinct_1", "distinct_8", "distinct_32"])):
+    assert set(selector[batch]) == {"share_of_time"} | {name + "_ms" for name in names}, selector[batch]
+    for name in names:
+        time = selector[batch][name + "_ms"]
+        assert 0 < time["p50"] <= time["p95"] <= time["p99"], (name, time)
+    assert 0 < selector[batch]["share_of_time"] < 1 and selector[batch]["selector_ms"]["p50"] < selector[batch]["dynamic_ms"]["p99"]
 PYTHON
 check 'its own ranges for each candidate' datafree --wbits 4 --abits 4 --selector --ranges each --choosing straight-through --law distance --out each
 check 'learned ones' datafree --wbits 4 --abits 4 --selector --ranges learned --candidates 2,4,6 --selector-start highest --out learned
