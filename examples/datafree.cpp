@@ -102,7 +102,7 @@ struct Settings {
   // selector
   bool selector = false;
   std::string selector_type = "image", candidates, ranges = "shared", choosing = "gumbel", law = "hinge",
-              bops = "1", start = "target";
+              bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;
   double budget = 1, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3;
   Value values;
@@ -183,6 +183,8 @@ struct Settings {
     o.add("--selector", selector, "learn a selector of bits for each image");
     o.add("--bops", bops, "with --selector: mean cost, as a factor of --abits bits or as BOPs (365M)");
     o.add("--candidates", candidates, "bits to choose from, such as 3,4,5 (default: one less to one more)");
+    o.add("--dynamic", dynamic_part, "what takes the chosen bits: activations, or both they and the weights")
+        .one_of({"activations", "both"});
     o.add("--selector-type", selector_type,
           "one for each layer, one for the image, or one offset for the image")
         .one_of({"image", "layer", "offset"});
@@ -274,6 +276,7 @@ struct Settings {
     d.candidates = parse_bits(candidates);
     for (int bits = std::max(1, a_bits - 1); candidates.empty() && bits <= std::min(8, a_bits + 1); ++bits)
       d.candidates.push_back(bits);
+    d.weights = dynamic_part == "both";
     d.type = parse_selector_type(selector_type);
     d.selector.start_highest = start == "highest";
     d.after = static_cast<size_t>(after);
@@ -542,9 +545,11 @@ class DataFree {
   double relative(const Budget& budget) const {
     if (!budget.absolute) return budget.value;
     double target = 0, most = 0;
-    for (const DynamicBits::Site& site : dynamic_->sites()) {
-      target += static_cast<double>(site.macs) * site.w_bits * dynamic_->options().target;
-      most += static_cast<double>(site.macs) * site.w_bits * dynamic_->options().candidates.back();
+    const std::vector<int> at = at_target();
+    for (size_t i = 0; i < at.size(); ++i) {
+      const DynamicBits::Site& site = dynamic_->sites()[i];
+      target += dynamic_->bops(site, static_cast<size_t>(at[i]));
+      most += dynamic_->bops(site, dynamic_->options().candidates.size() - 1);
     }
     // (fixed + most) / (fixed + target) = most_cost
     const double fixed = (most - dynamic_->most_cost() * target) / (dynamic_->most_cost() - 1);
@@ -563,8 +568,10 @@ class DataFree {
                   {"bits", n.bits},
                   {"bit_entropy", n.bit_entropy},
                   {"selector_gradient", n.selector_gradient}});
-    if (!s_.eval.empty() && !s_.no_best)  // for the final evaluation
-      nn::save_checkpoint(run_.file(epoch_file(n.epoch)), {.parts = {{"student", student_->state()}}});
+    if (s_.eval.empty() || s_.no_best) return;
+    nn::Checkpoint network;  // for the final evaluation
+    network.parts["student"] = student_->state();
+    nn::save_checkpoint(run_.file(epoch_file(n.epoch)), network);
   }
   static std::string epoch_file(int epoch) { return text("epoch-", epoch, ".ckpt"); }
 
@@ -793,8 +800,7 @@ class DataFree {
     double sites_at_first = 0;
     for (const DynamicBits::Site& site : dynamic_->sites()) {
       cost.emplace_back();
-      for (const int bits : candidates)
-        cost.back().push_back(static_cast<double>(site.macs) * site.w_bits * bits);
+      for (size_t k = 0; k < candidates.size(); ++k) cost.back().push_back(dynamic_->bops(site, k));
       sites_at_first += cost.back()[0];
     }
     const double fixed_part = static_cast<double>(integer::bops(integer_)) - sites_at_first;

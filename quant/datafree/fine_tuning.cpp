@@ -191,7 +191,8 @@ class Tuning {
     const DynamicOptions& d = dynamic_->options();
     std::string candidates;
     for (const int bits : d.candidates) candidates += text(' ', bits);
-    all["bits"] = text("candidates", candidates, ", target ", d.target, ", ", d.quantizer);
+    all["bits"] = text("candidates", candidates, ", target ", d.target, d.weights ? ", weights, too, " : ", ",
+                       d.quantizer);
     all["selection"] =
         text("budget ", o_.budget, " of ", o_.target, ' ', static_cast<int>(o_.law), ", entropy ", o_.entropy,
              ", warm-up ", o_.warm_up, ", lr ", o_.selector_lr, ", choosing ", static_cast<int>(o_.choosing),
@@ -251,6 +252,7 @@ class Tuning {
     optimiser.step({gradients.begin(), gradients.begin() + static_cast<std::ptrdiff_t>(own)},
                    learning_rate(step, all));
     sites_.project();
+    if (dynamic_) dynamic_->project();
     if (dynamic_ && !warming) {
       const Tensors to_selector(gradients.begin() + static_cast<std::ptrdiff_t>(own), gradients.end());
       note_.selector_gradient += length(to_selector) * share;

@@ -88,6 +88,16 @@ for batch, names in (("batch1", ["selector", "dynamic", "fixed"]), ("batch32", [
         assert 0 < time["p50"] <= time["p95"] <= time["p99"], (name, time)
     assert 0 < selector[batch]["share_of_time"] < 1 and selector[batch]["selector_ms"]["p50"] < selector[batch]["dynamic_ms"]["p99"]
 PYTHON
+check 'weights of other bits, too' datafree --wbits 4 --abits 4 --selector --dynamic both --bops 0.9 --eval synthetic --limit 60 --out both
+check 'whose integer run equals the quantized evaluation' [ "$(figure both/result.json agreement.codes_mismatched)" = 0 ]
+check 'and whose BOPs fall with the square of the bits' python3 - <<'PYTHON'
+import json
+both, activations = (json.load(open(f"{name}/result.json")) for name in ("both", "dynamic-image"))
+ratio = lambda result: result["arms"]["all at 3"]["bops"] / result["arms"]["all at 4"]["bops"]
+assert 9 / 16 <= ratio(both) < ratio(activations) < 1, (ratio(both), ratio(activations))
+assert both["cost"]["bytes"] > 2 * activations["cost"]["bytes"]  # the weights of every candidate
+PYTHON
+check 'infer runs that, too' "$build/examples/infer" --eval synthetic --limit 60 both/integer.safetensors
 check 'its own ranges for each candidate' datafree --wbits 4 --abits 4 --selector --ranges each --choosing straight-through --law distance --out each
 check 'learned ones' datafree --wbits 4 --abits 4 --selector --ranges learned --candidates 2,4,6 --selector-start highest --out learned
 check 'infer runs it' "$build/examples/infer" --eval synthetic --limit 60 dynamic-image/integer.safetensors
@@ -109,6 +119,7 @@ refused 'no BOPs' '--bops many' datafree --selector --bops many --out no
 refused 'a target out of reach' 'out of reach' datafree --selector --bops 0.1 --out no
 refused 'wrong candidates' '--candidates 3,x' datafree --selector --candidates 3,x --out no
 refused 'a target that is no candidate' 'not among the candidates' datafree --selector --candidates 2,3 --out no
+refused 'dynamic weights of other bits than the target' 'they take the candidate' datafree --wbits 3 --abits 4 --selector --dynamic both --out no
 refused 'two sources of images' '--from and --real' datafree --from fixed/images --real synthetic --out no
 refused 'a shared skip with a selector' '--skip shared' datafree --selector --skip shared --out no
 refused 'no images in a folder' 'nothing/images.safetensors' datafree --from nothing --out no

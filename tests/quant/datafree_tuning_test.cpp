@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
@@ -318,10 +320,63 @@ TEST_CASE("T19: gates choose in the forward and have the gradient of the mixture
   CHECK_THROWS_AS(image_choice(gates, {x}, 0), argument_error);
 }
 
+TEST_CASE("weights of other bits, too: an image meets its candidate's input and weights") {
+  for (const int64_t groups : {1, 2, 4}) {
+    CAPTURE(groups);
+    const Array x = random_normal({5, 6, 6, 4}, Philox(1), 1, DType::f64);
+    const Array w = random_normal({8, 3, 3, 4 / groups}, Philox(2), 1, DType::f64);
+    const Tensors inputs = {x, Tensor(x) * 2.0, square(Tensor(x))},
+                  weights = {w, Tensor(w) + 1.0, Tensor(w) * -0.5};
+    const Array logits = random_normal({5, 3}, Philox(3), 1, DType::f64);
+    const Tensor gates = gates_of(hard_gates(Tensor(logits), 3), 0);
+    const Conv2dOptions options = Conv2dOptions::with(1, 1, groups);
+    const Array y = conv2d(image_route(gates, inputs, groups, 0), side_by_side(weights), options).value();
+    std::set<size_t> chosen;
+    for (int64_t i = 0; i < 5; ++i) {
+      const double* row = logits.data<double>() + i * 3;
+      const auto k = static_cast<size_t>(std::max_element(row, row + 3) - row);
+      chosen.insert(k);
+      const Array expected = conv2d(inputs[k], weights[k], options).value();
+      for (int64_t j = 0; j < 8 * 36; ++j)
+        CHECK(y.data<double>()[i * 288 + j] == doctest::Approx(expected.data<double>()[i * 288 + j]));
+    }
+    CHECK(chosen.size() > 1);
+    // The op's own derivatives are those of the parts times their gates, at soft gates, too.
+    const Tensors in = {softmax(Tensor(logits)), Tensor::leaf(inputs[0].value()),
+                        Tensor::leaf(inputs[1].value()), Tensor::leaf(inputs[2].value())};
+    const auto sides = [&](const Tensors& t, bool own) {
+      ImageRouteOp op(groups, 0);
+      op.inputs = 4;
+      const Tensor routed = own ? image_route(t[0], {t[1], t[2], t[3]}, groups, 0) : op.decompose(t)[0];
+      return sum(routed * random_normal(routed.shape(), Philox(9), 1, DType::f64));
+    };
+    const auto mixture = [&](const Tensors& t) { return sides(t, false); };
+    CHECK(gradcheck(mixture, in).error < 1e-6);
+    Tensors leaves;
+    for (const Tensor& t : in) leaves.push_back(Tensor::leaf(t.value()));
+    const Tensors of_op = grad(Tensors{sides(leaves, true)}, leaves),
+                  of_mixture = grad(Tensors{sides(leaves, false)}, leaves);
+    for (size_t i = 0; i < 4; ++i)
+      for (int64_t j = 0; j < of_op[i].size(); ++j)
+        CHECK(of_op[i].value().data<double>()[j] ==
+              doctest::Approx(of_mixture[i].value().data<double>()[j]).epsilon(1e-9));
+  }
+  CHECK_THROWS_AS(image_route(Array::zeros({2, 1}), {Array::zeros({2, 3})}, 2, 0), argument_error);
+}
+
 TEST_CASE("T17: the selector and its network run in integers, every code as in the quantized evaluation") {
-  for (const SelectorType type : {SelectorType::image, SelectorType::offset, SelectorType::layer}) {
+  struct Kind {
+    SelectorType type;
+    bool weights;
+  };
+  for (const auto& [type, weights] : {Kind{SelectorType::image, false}, Kind{SelectorType::offset, false},
+                                      Kind{SelectorType::layer, false}, Kind{SelectorType::image, true}}) {
     CAPTURE(to_string(type));
-    Dynamic d = dynamic({.type = type});
+    CAPTURE(weights);
+    DynamicOptions options;
+    options.type = type;
+    options.weights = weights;
+    Dynamic d = dynamic(options);
     const integer::Model model = lowered(d);
     CHECK(integer::selects(model));
     CHECK(integer::choices_of(model) == static_cast<int>(d.bits->sites().size()));
@@ -374,9 +429,11 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
 
 TEST_CASE("T17: images of other bits in one batch equal those that run alone, for every candidate and batch") {
   const int own = threads();
-  for (const char* name : {"resnet8", "mobilenet_v2_cifar"}) {
+  for (const char* name : {"resnet8", "mobilenet_v2_cifar", "resnet8 with dynamic weights"}) {
     CAPTURE(name);
-    Dynamic d = dynamic({.candidates = {2, 4, 5, 8}, .target = 4}, name);
+    DynamicOptions options{.candidates = {2, 4, 5, 8}, .target = 4};
+    options.weights = std::string(name).ends_with("weights");
+    Dynamic d = dynamic(options, options.weights ? "resnet8" : name);
     const integer::Model model = lowered(d);
     const int64_t most = 17, sites = integer::choices_of(model);
     const Array images = gaudy(random_normal({most, 12, 12, 3}, Philox(33)));
@@ -406,34 +463,39 @@ TEST_CASE("T17: images of other bits in one batch equal those that run alone, fo
 }
 
 TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs are the candidate's") {
-  Dynamic d = dynamic({.candidates = {4}, .target = 4});
-  // The same network without choices: each input goes through the quantizer of 4 bits.
-  Dynamic fixed = dynamic({.candidates = {4}, .target = 4});
-  for (const nn::NamedTap& t : fixed.model->taps()) {
-    if (t.tap->role != nn::Tap::Role::input) continue;
-    for (const nn::NamedModule& m : fixed.model->modules())
-      if (m.name == "dynamic." + t.owner() + ".b4") {
-        auto* quantizer = dynamic_cast<Quantizer*>(m.module);
-        const auto site = std::find_if(fixed.sites->sites().begin(), fixed.sites->sites().end(),
-                                       [&](const Sites::Site& s) { return s.name == t.name; });
-        const auto stored = site == fixed.sites->sites().end() ? nullptr : site->quantizer;
-        t.tap->hook = [quantizer, stored](const Tensor& x) {
-          return (*quantizer)(stored ? (*stored)(x).value : x);
-        };
-      }
+  for (const bool weights : {false, true}) {
+    CAPTURE(weights);
+    DynamicOptions options{.candidates = {4}, .target = 4};
+    options.weights = weights;
+    Dynamic d = dynamic(options);
+    // The same network without choices: each input goes through the quantizer of 4 bits.
+    Dynamic fixed = dynamic({.candidates = {4}, .target = 4});
+    for (const nn::NamedTap& t : fixed.model->taps()) {
+      if (t.tap->role != nn::Tap::Role::input) continue;
+      for (const nn::NamedModule& m : fixed.model->modules())
+        if (m.name == "dynamic." + t.owner() + ".b4") {
+          auto* quantizer = dynamic_cast<Quantizer*>(m.module);
+          const auto site = std::find_if(fixed.sites->sites().begin(), fixed.sites->sites().end(),
+                                         [&](const Sites::Site& s) { return s.name == t.name; });
+          const auto stored = site == fixed.sites->sites().end() ? nullptr : site->quantizer;
+          t.tap->hook = [quantizer, stored](const Tensor& x) {
+            return (*quantizer)(stored ? (*stored)(x).value : x);
+          };
+        }
+    }
+    const Array images = random_normal({6, 12, 12, 3}, Philox(33));
+    {
+      const NoGrad no_grad;
+      CHECK(same(d.bits->forward(images).value(), (*fixed.model)(images).value()));
+    }
+    const integer::Model with = lowered(d);
+    const integer::Model without = lower(trace([&](const Tensors& in) { return (*fixed.model)(in[0]); },
+                                               {Array::zeros(fixed.model->input_shape())}));
+    CHECK(same(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
+    CHECK_FALSE(integer::selects(with));  // there is nothing to choose
+    CHECK(integer::bops(with) == integer::bops(without));
+    CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
   }
-  const Array images = random_normal({6, 12, 12, 3}, Philox(33));
-  {
-    const NoGrad no_grad;
-    CHECK(same(d.bits->forward(images).value(), (*fixed.model)(images).value()));
-  }
-  const integer::Model with = lowered(d);
-  const integer::Model without = lower(trace([&](const Tensors& in) { return (*fixed.model)(in[0]); },
-                                             {Array::zeros(fixed.model->input_shape())}));
-  CHECK(same(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
-  CHECK_FALSE(integer::selects(with));  // there is nothing to choose
-  CHECK(integer::bops(with) == integer::bops(without));
-  CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
 }
 
 TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table") {
@@ -450,35 +512,42 @@ TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table")
 }
 
 TEST_CASE("cost of the selector's choices: in the loss, in the runtime, at the ends of its range") {
-  Dynamic d = dynamic({});
-  const ImageSet set = random_set(7);
-  const integer::Model model = lowered(d);
-  const NoGrad no_grad;
-  d.bits->choosing = Choosing::given;
-  Array choices({7, static_cast<int64_t>(d.bits->sites().size())}, DType::u8);
-  for (int64_t i = 0; i < choices.size(); ++i)
-    choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
-  d.bits->choices = choices;
-  d.bits->forward(set.images);
-  CHECK(same(d.bits->last_choices(), choices));
-  const Array cost = d.bits->cost().value();
-  std::vector<int> target(d.bits->sites().size(), 1);
-  for (int64_t i = 0; i < 7; ++i) {
-    const uint8_t* row = choices.data<uint8_t>() + i * choices.dim(1);
-    const double relative = static_cast<double>(integer::bops(model, {row, row + choices.dim(1)})) /
-                            static_cast<double>(integer::bops(model, target));
-    CHECK(cost.data<float>()[i] == doctest::Approx(relative).epsilon(1e-5));
-    CHECK(d.bits->cost_of({row, row + choices.dim(1)}) == doctest::Approx(relative).epsilon(1e-9));
+  for (const bool weights : {false, true}) {
+    CAPTURE(weights);
+    DynamicOptions options;
+    options.weights = weights;
+    Dynamic d = dynamic(options);
+    const ImageSet set = random_set(7);
+    const integer::Model model = lowered(d);
+    const NoGrad no_grad;
+    d.bits->choosing = Choosing::given;
+    Array choices({7, static_cast<int64_t>(d.bits->sites().size())}, DType::u8);
+    for (int64_t i = 0; i < choices.size(); ++i)
+      choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
+    d.bits->choices = choices;
+    d.bits->forward(set.images);
+    CHECK(same(d.bits->last_choices(), choices));
+    const Array cost = d.bits->cost().value();
+    std::vector<int> target(d.bits->sites().size(), 1);
+    for (int64_t i = 0; i < 7; ++i) {
+      const uint8_t* row = choices.data<uint8_t>() + i * choices.dim(1);
+      const double relative = static_cast<double>(integer::bops(model, {row, row + choices.dim(1)})) /
+                              static_cast<double>(integer::bops(model, target));
+      CHECK(cost.data<float>()[i] == doctest::Approx(relative).epsilon(1e-5));
+      CHECK(d.bits->cost_of({row, row + choices.dim(1)}) == doctest::Approx(relative).epsilon(1e-9));
+    }
+    CHECK(d.bits->least_cost() < 1);
+    CHECK(d.bits->most_cost() > 1);
+    CHECK_THROWS_WITH_AS((*d.model)(set.images), doctest::Contains("without its selector"), argument_error);
   }
-  CHECK(d.bits->least_cost() < 1);
-  CHECK(d.bits->most_cost() > 1);
-  CHECK_THROWS_WITH_AS((*d.model)(set.images), doctest::Contains("without its selector"), argument_error);
 }
 
 TEST_CASE("the budget moves the bits; a target out of reach and a collapsed selector are told") {
   const ImageSet set = random_set(64);
-  const auto train = [&](double target, BudgetLaw law, Choosing choosing) {
-    Dynamic d = dynamic({});
+  const auto train = [&](double target, BudgetLaw law, Choosing choosing, bool weights = false) {
+    DynamicOptions options;
+    options.weights = weights;
+    Dynamic d = dynamic(options);
     const auto teacher = network();
     FineTuningOptions o{.calibration = 5, .epochs = 6, .steps = 10, .batch = 32, .lr = 0, .kd = 0.01};
     o.augment = false;
@@ -496,6 +565,7 @@ TEST_CASE("the budget moves the bits; a target out of reach and a collapsed sele
   };
   CHECK(train(0.85, BudgetLaw::hinge, Choosing::straight_through) < 0.92);
   CHECK(train(0.85, BudgetLaw::hinge, Choosing::gumbel) < 0.92);
+  CHECK(train(0.85, BudgetLaw::hinge, Choosing::gumbel, /*weights=*/true) < 0.92);
   CHECK(train(1.15, BudgetLaw::distance, Choosing::straight_through) > 1.04);
   CHECK_THROWS_WITH_AS(train(0.1, BudgetLaw::hinge, Choosing::gumbel), doctest::Contains("out of reach"),
                        argument_error);
@@ -516,6 +586,11 @@ TEST_CASE("dynamic networks: wrong candidates, skips and choices") {
   CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.candidates = {4, 3}}), argument_error);
   CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.candidates = {3, 5}, .target = 4}), argument_error);
   CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.after = 99}), argument_error);
+  DynamicOptions both;
+  both.weights = true;
+  CHECK_THROWS_WITH_AS(
+      dynamic_policy(*model, protocol_policy(*model, Protocol::family, 3, 4, "ste", Skip::u8), both),
+      doctest::Contains("has weights of 3 bits, expected the target's 4"), argument_error);
   const Policy shared = protocol_policy(*model, Protocol::family, 4, 4, "ste", Skip::shared);
   CHECK_THROWS_WITH_AS(dynamic_policy(*model, shared, {}), doctest::Contains("expected u8"), argument_error);
   Dynamic d = dynamic({});
