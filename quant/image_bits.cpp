@@ -156,7 +156,9 @@ Tensor image_route(const Tensor& gates, const Tensors& parts, int64_t groups, in
   return of_gates_and_parts(ImageRouteOp(groups, column), gates, parts);
 }
 
-Tensor side_by_side(const Tensors& weights) { return concat(weights, weights.at(0).rank() - 1); }
+Tensor side_by_side(const Tensors& weights) {
+  return weights.size() == 1 ? weights[0] : concat(weights, weights.at(0).rank() - 1);
+}
 
 Arrays ChannelMomentsOp::forward(const Arrays& in) const {
   const Array x = in[0].dtype() == DType::f32 ? in[0] : cast(in[0], DType::f32);
