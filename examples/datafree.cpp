@@ -96,7 +96,7 @@ struct Settings {
   // fine-tuning
   int epochs = 20, steps = 50, calibration = -1;
   int64_t batch = -1;
-  double lr = unset, kd = unset, ce = unset, features = unset, temperature = unset;
+  double lr = unset, kd = unset, ce = unset, features = unset, temperature = unset, perturbation = unset;
   std::string mixup, reduction;
   bool no_augment = false, no_best = false, validate = false;
   // selector
@@ -177,6 +177,8 @@ struct Settings {
     o.add("--reduction", reduction, "of the distillation: batchmean or mean (over classes, too)")
         .one_of({"", "batchmean", "mean"});
     o.add("--mixup", mixup, "images that are mixed: off, easy or all");
+    o.add("--perturbation", perturbation,
+          "train also on images moved so far towards a larger loss, such as HAST's 0.01");
     o.add("--no-augment", no_augment, "neither crop nor mirror");
     o.add("--no-best", no_best, "do not measure every epoch at the end");
 
@@ -257,6 +259,7 @@ struct Settings {
     take(ce, f.ce);
     take(features, f.features);
     take(temperature, f.temperature);
+    take(perturbation, f.perturbation);
     if (!reduction.empty()) f.reduction = reduction == "mean" ? KlReduction::mean : KlReduction::batchmean;
     if (!mixup.empty()) f.mixup = parse_mixup(mixup);
     f.augment = !no_augment;

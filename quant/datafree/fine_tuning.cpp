@@ -21,6 +21,7 @@ void check_options(const FineTuningOptions& o) {
         " batches of calibration, expected at least 1 of each (0 epochs only calibrate)");
   check(o.lr >= 0 && o.temperature > 0 && o.selector_lr >= 0, "[fine_tuning] got lr ", o.lr, ", temperature ",
         o.temperature, " and selector_lr ", o.selector_lr, ", expected them not below 0");
+  check(o.perturbation >= 0, "[fine_tuning] perturbation: got ", o.perturbation, ", expected it not below 0");
   check(o.target > 0, "[fine_tuning] target: got the cost ", o.target, ", expected it above 0");
   check(o.warm_up >= 0 && o.warm_up < 1, "[fine_tuning] warm_up: got ", o.warm_up,
         ", expected a share below 1");
@@ -180,12 +181,14 @@ class Tuning {
     std::map<std::string, std::string> all = {
         {"images", text(set_.images.shape())},
         {"policy", sites_.policy().to_json()},
-        {"steps", text(o_.epochs, " epochs of ", o_.steps, ", batch ", o_.batch, ", calibration ", o_.calibration)},
-        {"optimiser", text("lr ", o_.lr, ", momentum ", o_.momentum, ", decay ", o_.weight_decay, ", milestones",
-                           milestones)},
-        {"loss", text("temperature ", o_.temperature, ", kd ", o_.kd, ' ', static_cast<int>(o_.reduction), ", ce ",
-                      o_.ce, ", features ", o_.features)},
-        {"pictures", text("mixup ", to_string(o_.mixup), ' ', o_.mixup_alpha, ", augment ", o_.augment)},
+        {"steps",
+         text(o_.epochs, " epochs of ", o_.steps, ", batch ", o_.batch, ", calibration ", o_.calibration)},
+        {"optimiser", text("lr ", o_.lr, ", momentum ", o_.momentum, ", decay ", o_.weight_decay,
+                           ", milestones", milestones)},
+        {"loss", text("temperature ", o_.temperature, ", kd ", o_.kd, ' ', static_cast<int>(o_.reduction),
+                      ", ce ", o_.ce, ", features ", o_.features)},
+        {"pictures", text("mixup ", to_string(o_.mixup), ' ', o_.mixup_alpha, ", augment ", o_.augment,
+                          ", perturbation ", o_.perturbation)},
         {"seed", text(o_.seed)}};
     if (!dynamic_) return all;
     const DynamicOptions& d = dynamic_->options();
@@ -218,27 +221,18 @@ class Tuning {
       dynamic_->rng = Philox(o_.seed ^ stream_of("bits"), number);
       dynamic_->temperature = o_.temperature_start + (o_.temperature_end - o_.temperature_start) * done;
     }
-    Tensors expected_maps, maps;
-    Tensor expected;
-    {
-      const NoGrad no_grad;
-      expected = datafree::run(teacher_, nullptr, batch.images, o_.features > 0 ? &expected_maps : nullptr);
-    }
-    const Tensor logits = datafree::run(student_, dynamic_, batch.images, o_.features > 0 ? &maps : nullptr);
     const auto share = 1.0 / o_.steps;
-    Tensor loss;
-    const auto add = [&](const Tensor& part, double weight, double& noted) {
-      noted += part.item() * share;
-      loss = loss.defined() ? loss + part * weight : part * weight;
-    };
-    if (o_.kd > 0) add(distillation(logits, expected, o_.temperature, o_.reduction), o_.kd, note_.kd);
-    if (o_.ce > 0) add(soft_cross_entropy(logits, batch.labels), o_.ce, note_.ce);
-    if (o_.features > 0) add(feature_alignment(maps, expected_maps), o_.features, note_.features);
-    check(loss.defined(), "[fine_tuning] all weights of the loss are 0, expected one above");
+    const bool perturbs = o_.perturbation > 0;
+    const Tensor images = perturbs ? Tensor::leaf(batch.images) : Tensor(batch.images);
+    Tensor loss = loss_of(images, batch.labels, share);
+    const Tensor slope =
+        perturbs ? grad(Tensors{loss}, Tensors{images}, {.retain_graph = true})[0] : Tensor();
     if (dynamic_) {
       note_choices(share);
       if (!warming) add_budget(loss, share);
     }
+    if (perturbs)
+      loss = loss + loss_of(perturbed(batch.images, slope.value(), o_.perturbation), batch.labels, 0);
     if (!std::isfinite(loss.item()))
       throw numeric_error(
           text("[fine_tuning] the loss of step ", step, " is ", loss.item(), "; lower the learning rate"));
@@ -259,6 +253,28 @@ class Tuning {
       of_selector->step(to_selector, o_.selector_lr);
     }
     if (hooks_.progress) hooks_.progress(batch.images.dim(0));
+  }
+
+  // What the student shall do like the teacher, whose answers are constants; its parts are noted with the
+  // weight `share`.
+  Tensor loss_of(const Tensor& images, const Array& labels, double share) {
+    Tensors expected_maps, maps;
+    Tensor expected;
+    {
+      const NoGrad no_grad;
+      expected = datafree::run(teacher_, nullptr, images, o_.features > 0 ? &expected_maps : nullptr);
+    }
+    const Tensor logits = datafree::run(student_, dynamic_, images, o_.features > 0 ? &maps : nullptr);
+    Tensor loss;
+    const auto add = [&](const Tensor& part, double weight, double& noted) {
+      noted += part.item() * share;
+      loss = loss.defined() ? loss + part * weight : part * weight;
+    };
+    if (o_.kd > 0) add(distillation(logits, expected, o_.temperature, o_.reduction), o_.kd, note_.kd);
+    if (o_.ce > 0) add(soft_cross_entropy(logits, labels), o_.ce, note_.ce);
+    if (o_.features > 0) add(feature_alignment(maps, expected_maps), o_.features, note_.features);
+    check(loss.defined(), "[fine_tuning] all weights of the loss are 0, expected one above");
+    return loss;
   }
 
   void add_budget(Tensor& loss, double share) {
@@ -322,6 +338,7 @@ FineTuningOptions fine_tuning_preset(const std::string& name) {
     o.lr = 1e-5;
     o.ce = 0;
     o.features = 1000;
+    o.perturbation = 0.01;
     return o;
   }
   check(name == "gdfq", "[fine_tuning] got the preset \"", name,

@@ -18,7 +18,8 @@ enum class BudgetLaw {
   distance  ///< |mean cost - target|: pulls up, too
 };
 
-/// L = w_kd KD + w_ce CE + w_features features + w_budget L_budget - w_entropy H(mean probabilities).
+/// L = w_kd KD + w_ce CE + w_features features + w_budget L_budget - w_entropy H(mean probabilities). With a
+/// perturbation p the first three come once more, on x + p sign(dL/dx).
 struct FineTuningOptions {
   int calibration =
       100;  ///< batches that move the ranges of activations before the first step; then they stay
@@ -31,7 +32,8 @@ struct FineTuningOptions {
   KlReduction reduction = KlReduction::batchmean;
   Mixup mixup = Mixup::easy;
   double mixup_alpha = 1;
-  bool augment = true;  ///< crop_and_flip_each()
+  bool augment = true;      ///< crop_and_flip_each()
+  double perturbation = 0;  ///< of normalised pixels; 0: none
   uint64_t seed = 0;
 
   // Of the selector:
@@ -52,7 +54,7 @@ std::vector<std::string> fine_tuning_presets();
 /// Means over an epoch.
 struct EpochNote {
   int epoch = 0;
-  double loss = 0, kd = 0, ce = 0, features = 0;
+  double loss = 0, kd = 0, ce = 0, features = 0;  ///< the parts: on the images as they are
   double budget = 0, cost = 0;  ///< of the selector: loss, and mean relative BOPs
   double bits = 0,
          bit_entropy = 0;  ///< mean bits of the sites; entropy of their histogram, nats, mean over sites

@@ -111,6 +111,8 @@ done
 for tuning in intraq hast gdfq; do
   check "tuning as $tuning" datafree --from fixed/images --tuning $tuning --wbits 4 --abits 4 --out tuning-$tuning
 done
+check 'without its perturbation HAST ends elsewhere' datafree --from fixed/images --tuning hast --perturbation 0 --wbits 4 --abits 4 --out unperturbed
+check 'as the weights show' sh -c '! cmp -s unperturbed/model.safetensors tuning-hast/model.safetensors'
 
 refused 'no network' 'name the trained network' "$build/examples/datafree" --wbits 4 --abits 4
 refused 'an unknown preset' 'preset.*zeroqq' datafree --preset zeroqq

@@ -207,6 +207,45 @@ TEST_CASE("fine-tuning brings a quantized network nearer to its teacher, and rep
                        argument_error);
 }
 
+TEST_CASE("perturbed images are harder, and are trained on if asked") {
+  const Array x = Array::of<float>({1, 2, 3}, {1, 3}), slope = Array::of<float>({0.1f, -5, 0}, {1, 3});
+  CHECK(same(perturbed(x, slope, 0.5), Array::of<float>({1.5f, 1.5f, 3}, {1, 3})));
+  CHECK_THROWS_AS(perturbed(x, Array::zeros({3}), 1), argument_error);
+
+  const ImageSet set = random_set(64);
+  const auto loss_with = [&](double perturbation, double lr, const Dynamic& d) {
+    const auto teacher = network("resnet8", 12, 0.5);
+    for (const nn::NamedTensor& p : teacher->parameters()) {  // something to disagree about
+      Array w = p.tensor.value();
+      if (p.name.ends_with("conv1.weight")) w.assign(random_normal(w.shape(), Philox(77), 0.3));
+    }
+    FineTuningOptions o{.calibration = 4, .epochs = 1, .steps = 4, .batch = 32, .lr = lr, .kd = 1, .ce = 0};
+    o.features = 1;
+    o.temperature = 1;
+    o.mixup = Mixup::off;
+    o.perturbation = perturbation;
+    o.warm_up = 0;
+    EpochNote note;
+    fine_tune(*d.model, *d.sites, d.bits.get(), *teacher, set, o,
+              {.after_epoch = [&](const EpochNote& n) { note = n; }});
+    return note;
+  };
+  const auto fixed = [] {
+    Dynamic d{network(), {}, {}};
+    d.sites = attach_sites(*d.model, protocol_policy(*d.model, Protocol::family, 8, 8, "ste", Skip::shared));
+    return d;
+  };
+  const EpochNote plain = loss_with(0, 0, fixed()), harder = loss_with(0.05, 0, fixed());
+  CHECK(harder.loss > 2.05 * plain.loss);
+  CHECK(harder.loss < 10 * plain.loss);
+  CHECK(harder.kd == plain.kd);  // parts are those of the images as they are
+  CHECK(harder.features == plain.features);
+  DynamicOptions options{.candidates = {7, 8}, .target = 8};
+  CHECK(loss_with(0.05, 1e-3, dynamic(options, "resnet8", 8)).selector_gradient > 0);
+  CHECK(fine_tuning_preset("hast").perturbation == 0.01);
+  CHECK_THROWS_AS(loss_with(-1, 0, fixed()), argument_error);
+}
+
 TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one of another run") {
   const ImageSet set = random_set(48);
   for (const bool with_selector : {false, true})
