@@ -198,10 +198,11 @@ constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
 }  // namespace
 
 struct IntegerConv::Impl {
-  Impl(const IntegerConvSpec& given, IntegerKernel kernel, int shares) : spec(given) {
+  Impl(const IntegerConvSpec& given, IntegerKernel kernel, int shares, const Impl* like = nullptr)
+      : spec(given), asked(kernel), run_shares(shares) {
     check_spec(spec);
     dst_shape = conv2d_shape(spec.src, spec.weights.shape(), spec.conv);
-    const char* reason = prepare(kernel);
+    const char* reason = like && like->own ? take_weights_of(*like->own) : prepare(kernel);
     if (whole && spec.src[0] == 1 && shares > 1 && dst_shape[1] >= shares) cut(shares);
     const onednn::IntegerPrimitive* first = whole ? whole.get() : parts.empty() ? nullptr : parts[0].get();
     name = own ? text("own:", own->name()) : first ? text("onednn:", first->implementation()) : "reference";
@@ -227,6 +228,11 @@ struct IntegerConv::Impl {
     if (!DirectConv::available()) return fastest ? prepare_onednn() : "no loops for this machine";
     own = std::make_unique<const DirectConv>(spec);
     return "sums stay in registers";
+  }
+
+  const char* take_weights_of(const DirectConv& like) {
+    own = std::make_unique<const DirectConv>(like, spec);
+    return "shares weights";
   }
 
   const char* prepare_onednn() {
@@ -355,6 +361,8 @@ struct IntegerConv::Impl {
   static constexpr int64_t work_of_a_share = 1 << 20;  // products: less takes no longer than to wake a thread
 
   IntegerConvSpec spec;
+  IntegerKernel asked;
+  int run_shares;  ///< in how many parts run() is called
   Shape dst_shape;
   std::unique_ptr<const DirectConv> own;
   bool frame = false;
@@ -372,6 +380,13 @@ struct IntegerConv::Impl {
 
 IntegerConv::IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel, int shares)
     : impl_(std::make_unique<Impl>(spec, kernel, shares)) {}
+IntegerConv::IntegerConv(const IntegerConv& like, const Array& b, const Array& m, int src_zero_point) {
+  IntegerConvSpec spec = like.impl_->spec;
+  spec.b = b;
+  spec.m = m;
+  spec.src_zero_point = src_zero_point;
+  impl_ = std::make_unique<Impl>(spec, like.impl_->asked, like.impl_->run_shares, like.impl_.get());
+}
 IntegerConv::~IntegerConv() = default;
 IntegerConv::IntegerConv(IntegerConv&&) noexcept = default;
 

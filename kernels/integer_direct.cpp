@@ -22,6 +22,9 @@ int64_t vectors_of_block(int64_t left, int64_t most) {
   return left <= most ? left : left == most + 1 ? most - 1 : most;
 }
 
+/// Where the depthwise loops have channel c of a block: quarter q holds channel 16 i + 4 q + k in lane 4 i + k.
+int64_t lane_of(int64_t c, int64_t lanes) { return c % 16 / 4 * lanes + c / 16 * 4 + c % 4; }
+
 }  // namespace
 
 DirectConv::DirectConv(const IntegerConvSpec& s)
@@ -52,10 +55,16 @@ DirectConv::DirectConv(const IntegerConvSpec& s)
     pack_depthwise(s);
   else
     pack_dense(s);
+  pack_constants(s);
   frame_ |= s.conv.padding != std::array<int64_t, 4>{};
   const int64_t fitting = strip_bytes / pitch();
   strip_ = fitting >= height_ ? std::min(images_, fitting / height_) * height_
                               : std::clamp(fitting, reach(), height_);
+}
+
+DirectConv::DirectConv(const DirectConv& like, const IntegerConvSpec& s) : DirectConv(like) {
+  zero_point_ = s.src_zero_point;
+  pack_constants(s);
 }
 
 // What lies under the kernel, cut into runs of consecutive codes: a row of it where that is one, else a
@@ -73,9 +82,8 @@ void DirectConv::pack_dense(const IntegerConvSpec& s) {
 
   const int64_t all = (of_group + lanes - 1) / lanes;
   const int64_t steps = static_cast<int64_t>(runs_.size()) * quads_;
-  weights_ = Array::zeros({groups * all * lanes * steps * 4}, DType::s8);
-  b_ = Array::zeros({groups * all * lanes});
-  m_ = Array::zeros({groups * all * lanes});
+  packed_channels_ = groups * all * lanes;
+  weights_ = Array::zeros({packed_channels_ * steps * 4}, DType::s8);
   const int8_t* from = s.weights.data<int8_t>();
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t first = 0, vectors; first < all; first += vectors) {
@@ -89,8 +97,6 @@ void DirectConv::pack_dense(const IntegerConvSpec& s) {
                         std::min(vectors * lanes, of_group - first * lanes),
                         vectors};
       blocks_.push_back(block);
-      std::copy_n(s.b.data<float>() + channel, block.channels, b_.data<float>() + constants);
-      std::copy_n(s.m.data<float>() + channel, block.channels, m_.data<float>() + constants);
       int8_t* to = weights_.data<int8_t>() + block.weights;
       for (int64_t run = 0; run < static_cast<int64_t>(runs_.size()); ++run)
         for (int64_t i = 0; i < 4 * quads_; ++i)
@@ -106,23 +112,30 @@ void DirectConv::pack_dense(const IntegerConvSpec& s) {
 void DirectConv::pack_depthwise(const IntegerConvSpec& s) {
   const int64_t taps = s.weights.dim(1), lanes = loops_.lanes, width = 4 * lanes, groups = (taps + 3) / 4;
   const int64_t blocks = (results_ + width - 1) / width;
-  weights_ = Array::zeros({blocks * taps * groups * width * 4}, DType::s8);
-  b_ = Array::zeros({blocks * width});
-  m_ = Array::zeros({blocks * width});
+  packed_channels_ = blocks * width;
+  weights_ = Array::zeros({packed_channels_ * taps * groups * 4}, DType::s8);
   for (int64_t first = 0; first < results_; first += width) {
     const Block block{first, first * taps * groups * 4, first, first, std::min(width, results_ - first), 4};
     blocks_.push_back(block);
     for (int64_t c = 0; c < block.channels; ++c) {
-      // quarter q holds channel 16 i + 4 q + k in lane 4 i + k
-      const int64_t at = c % 16 / 4 * lanes + c / 16 * 4 + c % 4;
-      b_.data<float>()[first + at] = s.b.data<float>()[first + c];
-      m_.data<float>()[first + at] = s.m.data<float>()[first + c];
+      const int64_t at = lane_of(c, lanes);
       for (int64_t y = 0; y < taps; ++y)
         for (int64_t x = 0; x < taps; ++x)
           weights_.data<int8_t>()[block.weights + ((x * groups + y / 4) * width + at) * 4 + y % 4] =
               s.weights.data<int8_t>()[((first + c) * taps + y) * taps + x];
     }
   }
+}
+
+void DirectConv::pack_constants(const IntegerConvSpec& s) {
+  b_ = Array::zeros({packed_channels_});
+  m_ = Array::zeros({packed_channels_});
+  for (const Block& block : blocks_)
+    for (int64_t c = 0; c < block.channels; ++c) {
+      const int64_t at = block.constants + (depthwise_ ? lane_of(c, loops_.lanes) : c);
+      b_.data<float>()[at] = s.b.data<float>()[block.channel + c];
+      m_.data<float>()[at] = s.m.data<float>()[block.channel + c];
+    }
 }
 
 /// The rows top..bottom of an image within its frame.

@@ -16,6 +16,8 @@ class DirectConv {
   static bool available() { return simd::integer_table().conv.dense != nullptr; }
 
   explicit DirectConv(const IntegerConvSpec& spec);
+  /// `like` with the b, m and src_zero_point of `spec`, which is its own but for them. Shares the packed weights.
+  DirectConv(const DirectConv& like, const IntegerConvSpec& spec);
 
   /// Of the memory that run() needs for itself.
   size_t scratch_bytes() const { return frame_ ? static_cast<size_t>(strip_ * pitch()) + slack : 0; }
@@ -46,6 +48,7 @@ class DirectConv {
 
   void pack_dense(const IntegerConvSpec& spec);
   void pack_depthwise(const IntegerConvSpec& spec);
+  void pack_constants(const IntegerConvSpec& spec);
   void run_dense(const IntegerConvOperands& o, int share, int shares) const;
   void run_depthwise(const IntegerConvOperands& o, int share, int shares) const;
   template <class Body>
@@ -67,7 +70,7 @@ class DirectConv {
 
   std::vector<Block> blocks_;
   std::vector<int64_t> runs_;
-  int64_t quads_ = 0;
+  int64_t quads_ = 0, packed_channels_ = 0;
   Array weights_, b_, m_;
 };
 

@@ -22,6 +22,44 @@ Tensor as_sites(const Tensor& logits, int64_t candidates) {
   return reshape(logits, {logits.dim(0), logits.dim(1) / candidates, candidates});
 }
 
+Saved all_inputs(int inputs) {
+  Saved all;
+  for (int i = 0; i < inputs; ++i) all.inputs.push_back(i);
+  return all;
+}
+
+// Gradients of gates and parts, where each part is scaled by its gate and gradient_of(k) comes back to it.
+template <class F>
+Tensors of_parts(const Vjp& v, int inputs, const F& gradient_of) {
+  const Tensor& gates = v.input(0);
+  Tensors result(static_cast<size_t>(inputs));
+  Tensors to_gates;
+  for (int k = 1; k < inputs; ++k) {
+    const Tensor u = gradient_of(k);
+    if (v.needs(k)) result[static_cast<size_t>(k)] = u * scale_of(gates, k - 1, u.shape(), u.dtype());
+    if (!v.needs(0)) continue;
+    Axes pixels;
+    for (int axis = 1; axis < u.rank(); ++axis) pixels.push_back(axis);
+    to_gates.push_back(reshape(cast(sum(u * v.input(k), pixels), gates.dtype()), {u.dim(0), 1}));
+  }
+  if (v.needs(0)) result[0] = concat(to_gates, 1);
+  return result;
+}
+
+template <class O>
+Tensor of_gates_and_parts(O op, const Tensor& gates, const Tensors& parts) {
+  check(!parts.empty() && gates.rank() == 2 && gates.dim(1) == static_cast<int64_t>(parts.size()), "[",
+        op.name(), "] got gates ", gates.shape(), " for ", parts.size(), " parts, expected (n, parts)");
+  for (const Tensor& part : parts)
+    check(part.shape() == parts[0].shape() && part.rank() >= 2 && part.dim(0) == gates.dim(0), "[", op.name(),
+          "] got a part ", part.shape(), " beside ", parts[0].shape(), " and gates ", gates.shape(),
+          ", expected equal shapes with a row for each image");
+  Tensors in = {gates};
+  in.insert(in.end(), parts.begin(), parts.end());
+  op.inputs = static_cast<int>(in.size());
+  return apply_op(std::move(op), in);
+}
+
 }  // namespace
 
 Arrays ImageChoiceOp::forward(const Arrays& in) const {
@@ -39,11 +77,7 @@ Arrays ImageChoiceOp::forward(const Arrays& in) const {
   return {result};
 }
 
-Saved ImageChoiceOp::saved() const {
-  Saved all;
-  for (int i = 0; i < inputs; ++i) all.inputs.push_back(i);
-  return all;
-}
+Saved ImageChoiceOp::saved() const { return all_inputs(inputs); }
 
 Tensors ImageChoiceOp::decompose(const Tensors& in) const {
   Tensor total;
@@ -55,33 +89,75 @@ Tensors ImageChoiceOp::decompose(const Tensors& in) const {
 }
 
 Tensors ImageChoiceOp::vjp(const Vjp& v) const {
-  const Tensor u = v.grad();
-  const Tensor& gates = v.input(0);
-  Tensors result(static_cast<size_t>(inputs));
-  Tensors to_gates;
-  Axes pixels;
-  for (int axis = 1; axis < u.rank(); ++axis) pixels.push_back(axis);
-  for (int k = 1; k < inputs; ++k) {
-    if (v.needs(k)) result[static_cast<size_t>(k)] = u * scale_of(gates, k - 1, u.shape(), u.dtype());
-    if (v.needs(0))
-      to_gates.push_back(reshape(cast(sum(u * v.input(k), pixels), gates.dtype()), {u.dim(0), 1}));
-  }
-  if (v.needs(0)) result[0] = concat(to_gates, 1);
-  return result;
+  return of_parts(v, inputs, [&](int) { return v.grad(); });
 }
 
 Tensor image_choice(const Tensor& gates, const Tensors& parts, int column) {
-  check(!parts.empty() && gates.rank() == 2 && gates.dim(1) == static_cast<int64_t>(parts.size()),
-        "[image_choice] got gates ", gates.shape(), " for ", parts.size(), " parts, expected (n, parts)");
-  for (const Tensor& part : parts)
-    check(part.shape() == parts[0].shape() && part.rank() >= 2 && part.dim(0) == gates.dim(0),
-          "[image_choice] got a part ", part.shape(), " beside ", parts[0].shape(), " and gates ",
-          gates.shape(), ", expected equal shapes with a row for each image");
-  Tensors in = {gates};
-  in.insert(in.end(), parts.begin(), parts.end());
-  ImageChoiceOp op(column);
-  op.inputs = static_cast<int>(in.size());
-  return apply_op(op, in);
+  return of_gates_and_parts(ImageChoiceOp(column), gates, parts);
+}
+
+namespace {
+
+// (n, ..., c) as (n, pixels, groups, c / groups).
+Tensor in_groups(const Tensor& x, int64_t groups) {
+  const int64_t n = x.dim(0), c = x.shape().back();
+  return reshape(x, {n, x.size() / (n * c), groups, c / groups});
+}
+
+Shape routed_shape(const Shape& part, int64_t parts) {
+  std::vector<int64_t> extents(part.begin(), part.end());
+  extents.back() *= parts;
+  return Shape(extents);
+}
+
+}  // namespace
+
+Arrays ImageRouteOp::forward(const Arrays& in) const {
+  const Array& gates = in[0];
+  const int64_t n = gates.dim(0), parts = gates.dim(1);
+  Array result = Array::zeros(routed_shape(in[1].shape(), parts), in[1].dtype());
+  if (result.size() == 0) return {result};
+  const int64_t channels = in[1].shape().back(), runs = in[1].size() / (n * channels) * groups;
+  const size_t run_bytes = in[1].bytes() / static_cast<size_t>(n * runs);
+  const std::vector<double> gate = gates.to_vector();
+  for (int64_t i = 0; i < n; ++i) {
+    const auto row = gate.begin() + i * parts;
+    const int64_t k = std::max_element(row, row + parts) - row;
+    const auto* from = static_cast<const char*>(in[1 + static_cast<size_t>(k)].raw());
+    auto* to = static_cast<char*>(result.raw());
+    for (int64_t run = i * runs; run < (i + 1) * runs; ++run)
+      std::memcpy(to + static_cast<size_t>(run * parts + k) * run_bytes,
+                  from + static_cast<size_t>(run) * run_bytes, run_bytes);
+  }
+  return {result};
+}
+
+Saved ImageRouteOp::saved() const { return all_inputs(inputs); }
+
+Tensors ImageRouteOp::decompose(const Tensors& in) const {
+  Tensors gated;
+  for (size_t k = 1; k < in.size(); ++k)
+    gated.push_back(in_groups(
+        in[k] * scale_of(in[0], static_cast<int64_t>(k) - 1, in[k].shape(), in[k].dtype()), groups));
+  return {reshape(concat(gated, 3), routed_shape(in[1].shape(), static_cast<int64_t>(gated.size())))};
+}
+
+Tensors ImageRouteOp::vjp(const Vjp& v) const {
+  const Shape part = v.input_shape(1);
+  const int64_t width = part.back() / groups;
+  const Tensor u = in_groups(v.grad(), groups);  // (n, pixels, groups, parts * width)
+  return of_parts(v, inputs, [&](int k) { return reshape(slice(u, 3, (k - 1) * width, k * width), part); });
+}
+
+Tensor image_route(const Tensor& gates, const Tensors& parts, int64_t groups, int column) {
+  check(groups >= 1 && !parts.empty() && parts[0].rank() >= 2 && parts[0].shape().back() % groups == 0,
+        "[image_route] got ", groups, " groups of channels for parts ",
+        parts.empty() ? Shape() : parts[0].shape(), ", expected a divisor of the last extent");
+  return of_gates_and_parts(ImageRouteOp(groups, column), gates, parts);
+}
+
+Tensor side_by_side(const Tensors& weights) {
+  return weights.size() == 1 ? weights[0] : concat(weights, weights.at(0).rank() - 1);
 }
 
 Arrays ChannelMomentsOp::forward(const Arrays& in) const {

@@ -110,8 +110,10 @@ class Lowering {
     int result;
     if (as<QuantizeOp>(t)) {
       result = quantized(t);
-    } else if (const auto* op = as<ImageChoiceOp>(t)) {
-      result = chosen_by_image(t, *op);
+    } else if (const auto* choice = as<ImageChoiceOp>(t)) {
+      result = chosen_by_image(t, choice->inputs, choice->column);
+    } else if (const auto* route = as<ImageRouteOp>(t)) {
+      result = chosen_by_image(t, route->inputs, route->column);
     } else if (is(t, "reshape")) {
       result = stored(input_of(t));
     } else if (as<SliceOp>(t) || as<PadOp>(t)) {
@@ -206,21 +208,21 @@ class Lowering {
   // --- tensors whose grid differs from image to image ---
 
   // Several quantizers of one stored tensor, of which each image takes one: a remapping with a table for
-  // each.
-  int chosen_by_image(const Tensor& t, const ImageChoiceOp& op) {
+  // each. Where they are routed to weights of their own, the convolution's alternatives have those.
+  int chosen_by_image(const Tensor& t, int inputs, int column) {
     const Tensor& source = input_of(input_of(t, 1));
-    for (int k = 1; k < op.inputs; ++k)
+    for (int k = 1; k < inputs; ++k)
       if (!as<QuantizeOp>(input_of(t, static_cast<size_t>(k))) ||
           key(input_of(input_of(t, static_cast<size_t>(k)))) != key(source))
         refuse(t, "its parts are not quantizers of one tensor");
     if (!is_on_grid(source))
       refuse(t, "what it chooses grids for is not stored in codes; give it a site of 8 bits (skip u8)");
-    if (op.inputs == 2) return stored(input_of(t, 1));  // there is nothing to choose
+    if (inputs == 2) return stored(input_of(t, 1));  // there is nothing to choose
     const int src = stored(source);
-    select(input_of(t, 0), op.column);
+    select(input_of(t, 0), column);
     std::vector<integer::Alternative> alternatives;
     Remap remap{src, 0, {}};
-    for (int k = 1; k < op.inputs; ++k) {
+    for (int k = 1; k < inputs; ++k) {
       const Tensor& part = input_of(t, static_cast<size_t>(k));
       const Grid grid = unsigned_grid(part, *as<QuantizeOp>(part));
       if (!has_zero(grid)) refuse(part, "zero is not one of its levels");
@@ -230,7 +232,7 @@ class Lowering {
     remap.dst =
         add_value(t.node()->scope, Shape(value(src).shape), alternatives[0].grid, alternatives[0].bits);
     model_.values.back().alternatives = alternatives;
-    model_.values.back().choice = op.column;
+    model_.values.back().choice = column;
     model_.layers.push_back(remap);
     return remap.dst;
   }
@@ -550,8 +552,19 @@ class Lowering {
             std::vector<double>(static_cast<size_t>(channels), 1), 1};
   }
 
-  Weights weights_of(const Chain& chain, const Shape& image) const {
+  // One, or one for each candidate where they stand side by side.
+  std::vector<Weights> weights_of(const Chain& chain, const Shape& image) const {
     const Tensor& w = input_of(chain.layer, 1);
+    if (!as<ConcatOp>(w)) return {weights_of(chain, w, image)};
+    const bool routed = as<ImageRouteOp>(input_of(chain.layer, 0));
+    if (!routed || w.node()->inputs.size() + 1 != input_of(chain.layer, 0).node()->inputs.size())
+      refuse(chain.layer, "its weights are joined of parts, which its input is not routed to");
+    std::vector<Weights> all;
+    for (const Tensor& part : w.node()->inputs) all.push_back(weights_of(chain, part, image));
+    return all;
+  }
+
+  Weights weights_of(const Chain& chain, const Tensor& w, const Shape& image) const {
     const auto* op = as<QuantizeOp>(w);
     const std::optional<Array> values = op ? constant(input_of(w)) : std::nullopt;
     if (!values) refuse(chain.layer, "its weights are not quantized; give the layer w_bits of 8 or less");
@@ -581,7 +594,8 @@ class Lowering {
     const bool is_stored = is_on_grid(chain.layer);
     const int src = stored(is_stored ? chain.layer : input_of(chain.layer, 0));
     const Value from = value(src);
-    const Weights weights = is_stored ? identity(from.shape[2]) : weights_of(chain, from.shape);
+    const std::vector<Weights> weights =
+        is_stored ? std::vector{identity(from.shape[2])} : weights_of(chain, from.shape);
     const Value to = value(dst);
     const double dst_scale = to.codes ? to.grid.scale : 1, dst_zero = to.codes ? to.grid.zero_point : 0;
 
@@ -591,8 +605,10 @@ class Lowering {
     conv.dst = dst;
     if (const auto* op = as<Conv2dOp>(chain.layer)) conv.options = op->options;
     if (is_stored) conv.options.groups = from.shape[2];
-    conv.weights = weights.integers;
-    conv.weight_bits = weights.bits;
+    conv.weights = weights[0].integers;
+    conv.weight_bits = weights[0].bits;
+    for (size_t k = 1; k < weights.size(); ++k)
+      conv.other_weights.push_back({weights[k].integers, weights[k].bits});
     double skip_offset = 0;
     if (chain.skip && !is_on_grid(*chain.skip)) {
       conv.skip = stored_float(*chain.skip, "a residual add reads it");
@@ -609,14 +625,15 @@ class Lowering {
     for (int64_t row = 0; row < conv.b.size(); ++row) {
       const int64_t c = row % channels;
       const auto i = static_cast<size_t>(c);
+      const Weights& own = weights[weights.size() == 1 ? 0 : static_cast<size_t>(row / channels)];
       const Grid& grid =
           alternatives ? from.alternatives[static_cast<size_t>(row / channels)].grid : from.grid;
-      double m = static_cast<double>(grid.scale) * weights.unit[i] * chain.gain[i] / dst_scale;
+      double m = static_cast<double>(grid.scale) * own.unit[i] * chain.gain[i] / dst_scale;
       // A dead channel (gamma = 0) keeps a tiny multiplier, so that the offset can be written as b * m.
       if (std::abs(m) < 0x1p-40) m = std::copysign(0x1p-40, m);
       const auto rounded = static_cast<float>(m);
       double sum = 0;
-      for (int64_t k = 0; k < per_channel; ++k) sum += conv.weights.data<int8_t>()[c * per_channel + k];
+      for (int64_t k = 0; k < per_channel; ++k) sum += own.integers.data<int8_t>()[c * per_channel + k];
       const double offset = chain.offset[i] / dst_scale + dst_zero + skip_offset;
       conv.m.data<float>()[row] = rounded;
       conv.b.data<float>()[row] =

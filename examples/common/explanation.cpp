@@ -53,7 +53,7 @@ Table layer_table(const integer::Model& model) {
       if (c->options.groups > 1) row[2] += text(" g", c->options.groups);
       row[4] = text(c->weight_bits);
       row[8] = count(macs_of(model, *c));
-      row[9] = count((c->weights.size() * c->weight_bits + 7) / 8 + 8 * c->m.size());
+      row[9] = count(quant::integer::parameter_bytes(*c));
     }
     table.row(row);
   }

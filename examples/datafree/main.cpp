@@ -13,6 +13,7 @@
 #include "../../autograd/ops.h"
 #include "../../data/formats/image.h"
 #include "../../kernels/reduce.h"
+#include "../../nn/checkpoint.h"
 #include "../../nn/fold.h"
 #include "../../nn/import.h"
 #include "../../quant/datafree/difficulty.h"
@@ -35,6 +36,8 @@ using namespace stairgrad::quant::datafree;
 namespace integer = stairgrad::quant::integer;
 
 namespace {
+
+constexpr const char* checkpoint_file = "fine-tuning.ckpt";
 
 class DataFree {
  public:
@@ -247,8 +250,15 @@ class DataFree {
       sites_ = quant::attach_sites(*student_, policy_);
     }
     const Stopwatch watch;
-    Progress progress("fine-tuning", (options.calibration + int64_t{options.epochs} * options.steps) *
-                                         std::min(options.batch, set_.size()));
+    std::optional<nn::Checkpoint> before;
+    if (s_.common.resume && run_.has(checkpoint_file))
+      before = nn::load_checkpoint(run_.file(checkpoint_file));
+    const int64_t epochs_done = before ? before->counters.at("epoch") : 0;
+    run_.forget_metrics_after("fine-tuning", epochs_done - 1);
+    const int64_t images_of_step = std::min(options.batch, set_.size());
+    Progress progress("fine-tuning",
+                      (options.calibration + int64_t{options.epochs} * options.steps) * images_of_step, "images",
+                      before ? (options.calibration + epochs_done * options.steps) * images_of_step : 0);
     const std::unique_ptr<nn::Model> folded = copy(*teacher_);
     fine_tune(*student_, *sites_, dynamic_.get(), *folded, set_, options,
               {.progress =
@@ -256,7 +266,13 @@ class DataFree {
                      progress.advance(images);
                      interrupt_.stop_here();
                    },
-               .after_epoch = [&](const EpochNote& note) { after_epoch(note); }});
+               .after_epoch = [&](const EpochNote& note) { after_epoch(note); },
+               .checkpoint =
+                   [&](const nn::Checkpoint& now) {
+                     nn::save_checkpoint(run_.file(checkpoint_file), now);
+                     interrupt_.stop_here();
+                   },
+               .resume = before ? &*before : nullptr});
     run_.seconds("fine-tuning", watch.seconds());
     nn::ModelInfo info = info_;
     info.options = student_options();
@@ -268,9 +284,11 @@ class DataFree {
   double relative(const Budget& budget) const {
     if (!budget.absolute) return budget.value;
     double target = 0, most = 0;
-    for (const DynamicBits::Site& site : dynamic_->sites()) {
-      target += static_cast<double>(site.macs) * site.w_bits * dynamic_->options().target;
-      most += static_cast<double>(site.macs) * site.w_bits * dynamic_->options().candidates.back();
+    const std::vector<int> at = at_target();
+    for (size_t i = 0; i < at.size(); ++i) {
+      const DynamicBits::Site& site = dynamic_->sites()[i];
+      target += dynamic_->bops(site, static_cast<size_t>(at[i]));
+      most += dynamic_->bops(site, dynamic_->options().candidates.size() - 1);
     }
     // (fixed + most) / (fixed + target) = most_cost
     const double fixed = (most - dynamic_->most_cost() * target) / (dynamic_->most_cost() - 1);
@@ -290,8 +308,11 @@ class DataFree {
                   {"bit_entropy", n.bit_entropy},
                   {"selector_gradient", n.selector_gradient}});
     if (s_.eval.empty() || s_.no_best) return;
-    epochs_.push_back(nn::clone(student_->state()));
+    nn::Checkpoint network;  // for the final evaluation
+    network.parts["student"] = student_->state();
+    nn::save_checkpoint(run_.file(epoch_file(n.epoch)), network);
   }
+  static std::string epoch_file(int epoch) { return text("epoch-", epoch, ".ckpt"); }
 
   void lower() {
     student_->eval();
@@ -371,16 +392,18 @@ class DataFree {
 
   // The literature reports the best epoch on the test set; here it stands beside the last one, which counts.
   void best_epoch(const std::function<double()>& measure, double last) {
+    if (s_.no_best || s_.epochs == 0) return;
+    for (int epoch = 0; epoch < s_.epochs; ++epoch)
+      if (!run_.has(epoch_file(epoch))) return;  // trained without --eval
     double best = last;
     const nn::State final_state = nn::clone(student_->state());
     std::vector<double> curve;
-    for (const nn::State& state : epochs_) {
-      student_->load_state(state);
+    for (int epoch = 0; epoch < s_.epochs; ++epoch) {
+      student_->load_state(nn::load_checkpoint(run_.file(epoch_file(epoch))).parts.at("student"));
       curve.push_back(measure());
       best = std::max(best, curve.back());
     }
     student_->load_state(final_state);
-    if (epochs_.empty()) return;
     run_.result().set("accuracy.best_epoch", best);
     run_.result().set("accuracy.epochs", Value::list(curve));
   }
@@ -455,7 +478,6 @@ class DataFree {
   quant::Policy policy_, fixed_policy_;
   std::shared_ptr<quant::Sites> sites_;
   std::shared_ptr<DynamicBits> dynamic_;
-  std::vector<nn::State> epochs_;  // the network after each epoch, for the final evaluation
   integer::Model integer_;
   std::optional<Agreement> agreement_;
   std::optional<SelectorMeasurements> selector_;  // with --selector

@@ -17,16 +17,25 @@ namespace integer = quant::integer;
 
 namespace {
 
-double seconds_of(const integer::Model& model, const Array& images) {
-  integer::Session session(model, images.dim(0));
+// Seconds of 200 calls; of at least 25, if they take long.
+std::vector<double> times_of(const std::function<void()>& call) {
   std::vector<double> times;
-  for (int i = 0; i < 25; ++i) {
+  for (const Stopwatch all; times.size() < 25 || (times.size() < 200 && all.seconds() < 5);) {
     const Stopwatch watch;
-    session.run(images);
+    call();
     times.push_back(watch.seconds());
   }
-  std::ranges::nth_element(times, times.begin() + 12);
-  return times[12];
+  return times;
+}
+
+// Rows of choices among `candidates` for each of `sites`, of which so many differ.
+Array random_choices(int64_t rows, int64_t sites, int64_t distinct, size_t candidates) {
+  const Philox rng(0, stream_of("distinct choices"));
+  Array choices({rows, sites}, DType::u8);
+  for (int64_t i = 0; i < choices.size(); ++i)
+    choices.data<uint8_t>()[i] =
+        static_cast<uint8_t>(rng.below(static_cast<uint64_t>(i % (distinct * sites)), candidates));
+  return choices;
 }
 
 }  // namespace
@@ -73,19 +82,34 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
         kernels::concat(Arrays(static_cast<size_t>((batch + set.size() - 1) / set.size()), set.images),
                         0)
             .slice(0, batch);
-    integer::Session layers(integer_, batch, /*keep_values=*/true);
-    double all = 0, selector = 0;
-    for (int repeat = 0; repeat < 20; ++repeat) {
+    const std::string at = text("selector.batch", batch, '.');
+    const auto note = [&](const std::string& name, const std::vector<double>& seconds) {
+      for (const int percent : {50, 95, 99})
+        result.set(text(at, name, ".p", percent), 1e3 * percentile(seconds, percent / 100.0));
+    };
+    integer::Session layers(integer_, batch, /*keep_values=*/true), dynamic(integer_, batch),
+        own(fixed, batch);
+    double all = 0;
+    std::vector<double> selector;
+    times_of([&] {
       layers.run(images);
+      selector.push_back(0);
       for (size_t l = 0; l < integer_.layers.size(); ++l) {
         all += layers.seconds(l);
-        if (is_selector(integer_.layers[l])) selector += layers.seconds(l);
+        if (is_selector(integer_.layers[l])) selector.back() += layers.seconds(l);
       }
+    });
+    result.set(at + "share_of_time", mean(selector) * static_cast<double>(selector.size()) / all);
+    note("selector_ms", selector);
+    note("dynamic_ms", times_of([&] { dynamic.run(images); }));
+    note("fixed_ms", times_of([&] { own.run(images); }));
+    // Whether it matters how many of the images have bits of their own.
+    for (const int64_t distinct : {1, 8, 32}) {
+      if (distinct > batch || batch == 1) continue;
+      const Array choices = random_choices(batch, static_cast<int64_t>(dynamic_->sites().size()), distinct,
+                                           dynamic_->options().candidates.size());
+      note(text("distinct_", distinct, "_ms"), times_of([&] { dynamic.run(images, choices); }));
     }
-    const std::string at = text("selector.batch", batch, '.');
-    result.set(at + "share_of_time", selector / all);
-    result.set(at + "dynamic_ms", 1e3 * seconds_of(integer_, images));
-    result.set(at + "fixed_ms", 1e3 * seconds_of(fixed, images));
   }
 }
 
@@ -118,8 +142,7 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
   double sites_at_first = 0;
   for (const DynamicBits::Site& site : dynamic_->sites()) {
     cost.emplace_back();
-    for (const int bits : candidates)
-      cost.back().push_back(static_cast<double>(site.macs) * site.w_bits * bits);
+    for (size_t k = 0; k < candidates.size(); ++k) cost.back().push_back(dynamic_->bops(site, k));
     sites_at_first += cost.back()[0];
   }
   const double fixed_part = static_cast<double>(integer::bops(integer_)) - sites_at_first;

@@ -103,12 +103,16 @@ void Settings::parse(int argc, char** argv) {
   o.add("--reduction", reduction, "of the distillation: batchmean or mean (over classes, too)")
       .one_of({"", "batchmean", "mean"});
   o.add("--mixup", mixup, "images that are mixed: off, easy or all");
+  o.add("--perturbation", perturbation,
+        "train also on images moved so far towards a larger loss, such as HAST's 0.01");
   o.add("--no-augment", no_augment, "neither crop nor mirror");
   o.add("--no-best", no_best, "do not measure every epoch at the end");
 
   o.add("--selector", selector, "learn a selector of bits for each image");
   o.add("--bops", bops, "with --selector: mean cost, as a factor of --abits bits or as BOPs (365M)");
   o.add("--candidates", candidates, "bits to choose from, such as 3,4,5 (default: one less to one more)");
+  o.add("--dynamic", dynamic_part, "what takes the chosen bits: activations, or both they and the weights")
+      .one_of({"activations", "both"});
   o.add("--selector-type", selector_type,
         "one for each layer, one for the image, or one offset for the image")
       .one_of({"image", "layer", "offset"});
@@ -175,6 +179,7 @@ FineTuningOptions Settings::fine_tuning() const {
   take(ce, f.ce);
   take(features, f.features);
   take(temperature, f.temperature);
+  take(perturbation, f.perturbation);
   if (!reduction.empty()) f.reduction = reduction == "mean" ? KlReduction::mean : KlReduction::batchmean;
   if (!mixup.empty()) f.mixup = parse_mixup(mixup);
   f.augment = !no_augment;
@@ -194,6 +199,7 @@ DynamicOptions Settings::dynamic() const {
   d.candidates = parse_bits("--candidates", candidates);
   for (int bits = std::max(1, a_bits - 1); candidates.empty() && bits <= std::min(8, a_bits + 1); ++bits)
     d.candidates.push_back(bits);
+  d.weights = dynamic_part == "both";
   d.type = parse_selector_type(selector_type);
   d.selector.start_highest = start == "highest";
   d.after = static_cast<size_t>(after);

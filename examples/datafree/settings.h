@@ -35,13 +35,13 @@ struct Settings {
   // fine-tuning
   int epochs = 20, steps = 50, calibration = -1;
   int64_t batch = -1;
-  double lr = unset, kd = unset, ce = unset, features = unset, temperature = unset;
+  double lr = unset, kd = unset, ce = unset, features = unset, temperature = unset, perturbation = unset;
   std::string mixup, reduction;
   bool no_augment = false, no_best = false, validate = false;
   // selector
   bool selector = false;
   std::string selector_type = "image", candidates, ranges = "shared", choosing = "gumbel", law = "hinge",
-              bops = "1", start = "target";
+              bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;
   double budget = 1, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3;
   Value values;

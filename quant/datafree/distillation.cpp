@@ -35,6 +35,17 @@ Tensor feature_alignment(const Tensors& student, const Tensors& teacher) {
   return total;
 }
 
+Array perturbed(const Array& images, const Array& slope, double size) {
+  check(images.shape() == slope.shape(), "[perturbed] got a slope ", slope.shape(), " for images ",
+        images.shape(), ", expected one of that shape");
+  Array result = images.clone();
+  float* x = result.data<float>();
+  const float* s = slope.data<float>();
+  for (int64_t i = 0; i < result.size(); ++i)
+    x[i] += static_cast<float>(s[i] > 0 ? size : s[i] < 0 ? -size : 0);
+  return result;
+}
+
 std::string to_string(Mixup mixup) { return name_in(mixups, mixup); }
 Mixup parse_mixup(const std::string& name) { return value_in(mixups, name, "mixup"); }
 

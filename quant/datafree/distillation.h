@@ -20,6 +20,10 @@ Tensor distillation(const Tensor& student, const Tensor& teacher, double tempera
 /// different numbers of maps.
 Tensor feature_alignment(const Tensors& student, const Tensors& teacher);
 
+/// images + size * sign(slope), slope being the gradient of a loss with respect to them, f32: harder images
+/// (HAST's sample difficulty promotion). Where the slope is 0 they stay.
+Array perturbed(const Array& images, const Array& slope, double size);
+
 /// Which images of a batch are mixed.
 enum class Mixup { off, easy, all };
 std::string to_string(Mixup mixup);

@@ -28,6 +28,13 @@ void check_skip(const Policy& policy) {
         ", expected u8: stored tensors have 8 bits, which layers map to those of the image");
 }
 
+// With dynamic weights a candidate's bits are those of weights and activations alike.
+void check_weight_bits(const DynamicOptions& options, const std::string& layer, const LayerPolicy& own) {
+  check(!options.weights || own.w_bits == options.target, "[dynamic] layer '", layer, "' has weights of ",
+        own.w_bits, " bits, expected the target's ", options.target,
+        ": where weights are dynamic, too, they take the candidate's bits");
+}
+
 // What a run of zeros without quantizers tells of a model.
 struct Structure {
   std::vector<LayerCost> layers, behind;    // all, and those behind the first blocks
@@ -76,6 +83,7 @@ Policy dynamic_policy(nn::Model& model, const Policy& fixed, const DynamicOption
   for (const LayerCost& cost : behind) {
     LayerPolicy& own = policy.layers.at(cost.name);
     if (cost.name == behind.back().name) continue;
+    check_weight_bits(options, cost.name, own);
     own.a_bits = stored.count(cost.name) ? 32 : 8;
   }
   return policy;
@@ -88,16 +96,24 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
   const std::shared_ptr<DynamicBits> dynamic(new DynamicBits(model, options));
   const Structure structure = structure_of(model, options.after);
   const std::vector<LayerCost>& behind = structure.behind;
-  std::map<std::string, nn::Tap*> inputs;
-  for (const nn::NamedTap& t : model.taps())
+  std::map<std::string, nn::Tap*> inputs, weights;
+  for (const nn::NamedTap& t : model.taps()) {
     if (t.tap->role == nn::Tap::Role::input) inputs[t.owner()] = t.tap;
+    if (t.tap->role == nn::Tap::Role::weight) weights[t.owner()] = t.tap;
+  }
+  std::map<std::string, int64_t> groups, channels;
+  for (const nn::NamedModule& m : model.modules())
+    if (const auto* conv = dynamic_cast<const nn::Conv2d*>(m.module)) groups[m.name] = conv->options.groups;
+  for (const nn::NamedTensor& p : model.parameters())
+    channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
 
   std::set<std::string> chosen;
   for (const LayerCost& cost : behind) {
     const LayerPolicy& own = sites.policy().layers.at(cost.name);
     if (cost.name == behind.back().name) continue;
     const size_t site = dynamic->sites_.size();
-    dynamic->sites_.push_back({cost.name, cost.macs, own.w_bits});
+    dynamic->sites_.push_back(
+        {cost.name, cost.macs, own.w_bits, groups.count(cost.name) ? groups.at(cost.name) : 1});
     dynamic->quantizers_.emplace_back();
     for (const int bits : options.candidates)
       dynamic->quantizers_.back().push_back(dynamic->add_module(
@@ -107,6 +123,18 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
       return Quantized{self->quantize(site, stored ? stored(x).value : x), {}};
     };
     chosen.insert(cost.name);
+    if (!options.weights) continue;
+    check_weight_bits(options, cost.name, own);
+    const bool per_channel = own.granularity == "channel";
+    dynamic->weight_quantizers_.emplace_back();
+    for (const int bits : options.candidates)
+      dynamic->weight_quantizers_.back().push_back(dynamic->add_module(
+          text(cost.name, ".w", bits),
+          make_quantizer(own.quantizer, {.bits = bits, .weight = true, .per_channel = per_channel},
+                         per_channel ? channels.at(cost.name + ".weight") : 1)));
+    weights.at(cost.name)->hook = [site, self = dynamic.get()](const Tensor& w) {
+      return Quantized{self->quantize_weights(site, w), {}};
+    };
   }
   check(!chosen.empty(), "[dynamic] no layer is left behind ", options.after, " blocks");
 
@@ -175,7 +203,15 @@ Tensor DynamicBits::quantize(size_t site, const Tensor& x) {
   Tensors parts;
   const Scope scope("bits");
   for (const auto& quantizer : quantizers_[site]) parts.push_back((*quantizer)(x).value);
+  if (options_.weights) return image_route(gates, parts, sites_[site].groups, static_cast<int>(site));
   return image_choice(gates, parts, static_cast<int>(site));
+}
+
+Tensor DynamicBits::quantize_weights(size_t site, const Tensor& w) {
+  const Scope scope("weight");
+  Tensors parts;
+  for (const auto& quantizer : weight_quantizers_[site]) parts.push_back((*quantizer)(w).value);
+  return side_by_side(parts);
 }
 
 Tensor DynamicBits::forward(const Tensor& images, Tensors* maps) {
@@ -212,30 +248,40 @@ Array DynamicBits::last_choices() const {
 Tensor DynamicBits::cost() const {
   const auto m = static_cast<int64_t>(sites_.size());
   Array weight({m, candidates()});
-  double target = fixed_bops_;
-  for (const Site& site : sites_) target += static_cast<double>(site.macs) * site.w_bits * options_.target;
-  for (int64_t i = 0; i < weight.size(); ++i) {
-    const Site& site = sites_[static_cast<size_t>(i / candidates())];
-    const int bits = options_.candidates[static_cast<size_t>(i % candidates())];
-    weight.data<float>()[i] =
-        static_cast<float>(static_cast<double>(site.macs) * site.w_bits * bits / target);
-  }
+  const double target = target_bops();
+  for (int64_t i = 0; i < weight.size(); ++i)
+    weight.data<float>()[i] = static_cast<float>(
+        bops(sites_[static_cast<size_t>(i / candidates())], static_cast<size_t>(i % candidates())) / target);
   return sum(gates_ * weight, {1, 2}) + fixed_bops_ / target;
 }
 
+double DynamicBits::bops(const Site& site, size_t candidate) const {
+  const int bits = options_.candidates[candidate];
+  return static_cast<double>(site.macs) * (options_.weights ? bits : site.w_bits) * bits;
+}
+
+double DynamicBits::target_bops() const {
+  const auto place = std::ranges::find(options_.candidates, options_.target) - options_.candidates.begin();
+  double total = fixed_bops_;
+  for (const Site& site : sites_) total += bops(site, static_cast<size_t>(place));
+  return total;
+}
+
 double DynamicBits::cost_of(const std::vector<int>& candidate) const {
-  double bops = fixed_bops_, target = fixed_bops_;
-  for (size_t i = 0; i < sites_.size(); ++i) {
-    const double per_bit = static_cast<double>(sites_[i].macs) * sites_[i].w_bits;
-    bops += per_bit * options_.candidates[static_cast<size_t>(candidate[i])];
-    target += per_bit * options_.target;
-  }
-  return bops / target;
+  double total = fixed_bops_;
+  for (size_t i = 0; i < sites_.size(); ++i) total += bops(sites_[i], static_cast<size_t>(candidate[i]));
+  return total / target_bops();
 }
 
 double DynamicBits::least_cost() const { return cost_of(std::vector<int>(sites_.size(), 0)); }
 double DynamicBits::most_cost() const {
   return cost_of(std::vector<int>(sites_.size(), static_cast<int>(options_.candidates.size()) - 1));
+}
+
+void DynamicBits::project() {
+  for (const auto* all : {&quantizers_, &weight_quantizers_})
+    for (const auto& of_site : *all)
+      for (const auto& quantizer : of_site) quantizer->project();
 }
 
 void DynamicBits::train_selectors(bool on) {

@@ -15,8 +15,11 @@ struct DynamicOptions {
   SelectorOptions selector = {};
   /// Blocks that run before the selector, and keep fixed bits: 1 is the stem alone.
   size_t after = 1;
-  /// Quantizer of the candidates: "ste" sees one range for all of them, "ste:range=mse" finds one for each,
-  /// "lsq" learns one for each.
+  /// Weights take the candidate's bits, too (DQNet, CVPR'22): one set of codes for each candidate. Then their
+  /// bits in the policy are the target's.
+  bool weights = false;
+  /// Quantizer of the candidates' activations: "ste" sees one range for all of them, "ste:range=mse" finds
+  /// one for each, "lsq" learns one for each.
   std::string quantizer = "ste";
   uint64_t seed = 0;  ///< of the selector's initial weights
 };
@@ -40,8 +43,9 @@ class DynamicBits : public nn::Module {
  public:
   struct Site {
     std::string layer;
-    int64_t macs;  ///< for one image
-    int w_bits;
+    int64_t macs;    ///< for one image
+    int w_bits;      ///< of the policy
+    int64_t groups;  ///< of channels
   };
 
   const DynamicOptions& options() const { return options_; }
@@ -65,11 +69,15 @@ class DynamicBits : public nn::Module {
   /// BOPs of the images of the last forward relative to those of all sites at the target's bits, layers of
   /// fixed bits and selector included: (n), with the gradient of the gates.
   Tensor cost() const;
+  /// Bit operations of a site for one image that takes this candidate.
+  double bops(const Site& site, size_t candidate) const;
   /// The same of one choice for each site.
   double cost_of(const std::vector<int>& candidate) const;
   /// Where cost() can be: all sites at the lowest and at the highest candidate.
   double least_cost() const;
   double most_cost() const;
+  /// After a step of the optimiser: the candidates' parameters back to where their grids are defined.
+  void project();
   /// Whether the ranges within the selectors follow what they see.
   void train_selectors(bool on);
   /// Parameters of the selectors; their quantizers have none.
@@ -82,7 +90,9 @@ class DynamicBits : public nn::Module {
   DynamicBits(nn::Model& model, const DynamicOptions& options) : model_(model), options_(options) {}
 
   int64_t candidates() const { return static_cast<int64_t>(options_.candidates.size()); }
+  double target_bops() const;
   Tensor quantize(size_t site, const Tensor& x);
+  Tensor quantize_weights(size_t site, const Tensor& w);
   /// Gates of `count` sites from the logits of `selector`, by `choosing`.
   Tensor choose(BitSelector& selector, const Tensor& features, int64_t first, int64_t count);
 
@@ -90,6 +100,8 @@ class DynamicBits : public nn::Module {
   DynamicOptions options_;
   std::vector<Site> sites_;
   std::vector<std::vector<std::shared_ptr<Quantizer>>> quantizers_;  // by site and candidate
+  std::vector<std::vector<std::shared_ptr<Quantizer>>>
+      weight_quantizers_;                                            // the same, if weights are dynamic
   std::vector<std::shared_ptr<BitSelector>> selectors_;              // one, or one for each site
   double fixed_bops_ = 0;                                            // of layers and selectors
   Tensor gates_, probabilities_;

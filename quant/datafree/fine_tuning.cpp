@@ -21,6 +21,7 @@ void check_options(const FineTuningOptions& o) {
         " batches of calibration, expected at least 1 of each (0 epochs only calibrate)");
   check(o.lr >= 0 && o.temperature > 0 && o.selector_lr >= 0, "[fine_tuning] got lr ", o.lr, ", temperature ",
         o.temperature, " and selector_lr ", o.selector_lr, ", expected them not below 0");
+  check(o.perturbation >= 0, "[fine_tuning] perturbation: got ", o.perturbation, ", expected it not below 0");
   check(o.target > 0, "[fine_tuning] target: got the cost ", o.target, ", expected it above 0");
   check(o.warm_up >= 0 && o.warm_up < 1, "[fine_tuning] warm_up: got ", o.warm_up,
         ", expected a share below 1");
@@ -104,6 +105,7 @@ class Tuning {
         sites_(sites),
         dynamic_(dynamic),
         teacher_(teacher),
+        set_(set),
         o_(o),
         hooks_(hooks),
         batches_(set, o) {}
@@ -111,13 +113,26 @@ class Tuning {
   void run() {
     student_.eval();
     teacher_.eval();
-    calibrate();
+    if (!hooks_.resume) calibrate();
     nn::SGD optimiser(groups_of(student_, dynamic_, o_.weight_decay), o_.momentum, /*nesterov=*/true);
     std::optional<nn::AdamW> of_selector;
     if (dynamic_)
       of_selector.emplace(std::vector<nn::ParameterGroup>{{dynamic_->selector_parameters(), 1, 0}});
+    const auto snapshot = [&](int epoch) {
+      nn::Checkpoint now{.parts = {{"student", student_.state()}, {"optimiser", optimiser.state()}},
+                         .counters = {{"epoch", epoch}},
+                         .notes = notes()};
+      if (of_selector) now.parts["selector"] = of_selector->state();
+      return now;
+    };
+    int epoch = 0;
+    if (hooks_.resume) {
+      nn::Checkpoint current = snapshot(0);
+      nn::restore(*hooks_.resume, current);
+      epoch = static_cast<int>(current.counters.at("epoch"));
+    }
     const int64_t all = int64_t{o_.epochs} * o_.steps;
-    for (int epoch = 0; epoch < o_.epochs; ++epoch) {
+    for (; epoch < o_.epochs; ++epoch) {
       note_ = {.epoch = epoch};
       for (int i = 0; i < o_.steps; ++i) step(optimiser, of_selector, int64_t{epoch} * o_.steps + i, all);
       if (dynamic_) {
@@ -125,6 +140,7 @@ class Tuning {
         dynamic_->train_selectors(false);
       }
       if (hooks_.after_epoch) hooks_.after_epoch(note_);
+      if (hooks_.checkpoint) hooks_.checkpoint(snapshot(epoch + 1));
     }
   }
 
@@ -158,6 +174,35 @@ class Tuning {
     dynamic_->choosing = Choosing::random;
   }
 
+  // What must not change between the runs.
+  std::map<std::string, std::string> notes() const {
+    std::string milestones;
+    for (const double share : o_.milestones) milestones += text(' ', share);
+    std::map<std::string, std::string> all = {
+        {"images", text(set_.images.shape())},
+        {"policy", sites_.policy().to_json()},
+        {"steps",
+         text(o_.epochs, " epochs of ", o_.steps, ", batch ", o_.batch, ", calibration ", o_.calibration)},
+        {"optimiser", text("lr ", o_.lr, ", momentum ", o_.momentum, ", decay ", o_.weight_decay,
+                           ", milestones", milestones)},
+        {"loss", text("temperature ", o_.temperature, ", kd ", o_.kd, ' ', static_cast<int>(o_.reduction),
+                      ", ce ", o_.ce, ", features ", o_.features)},
+        {"pictures", text("mixup ", to_string(o_.mixup), ' ', o_.mixup_alpha, ", augment ", o_.augment,
+                          ", perturbation ", o_.perturbation)},
+        {"seed", text(o_.seed)}};
+    if (!dynamic_) return all;
+    const DynamicOptions& d = dynamic_->options();
+    std::string candidates;
+    for (const int bits : d.candidates) candidates += text(' ', bits);
+    all["bits"] = text("candidates", candidates, ", target ", d.target, d.weights ? ", weights, too, " : ", ",
+                       d.quantizer);
+    all["selection"] =
+        text("budget ", o_.budget, " of ", o_.target, ' ', static_cast<int>(o_.law), ", entropy ", o_.entropy,
+             ", warm-up ", o_.warm_up, ", lr ", o_.selector_lr, ", choosing ", static_cast<int>(o_.choosing),
+             ' ', o_.temperature_start, ' ', o_.temperature_end);
+    return all;
+  }
+
   double learning_rate(int64_t step, int64_t all) const {
     if (o_.milestones.empty()) return nn::cosine_schedule(o_.lr, step, all);
     std::vector<int64_t> at;
@@ -176,27 +221,18 @@ class Tuning {
       dynamic_->rng = Philox(o_.seed ^ stream_of("bits"), number);
       dynamic_->temperature = o_.temperature_start + (o_.temperature_end - o_.temperature_start) * done;
     }
-    Tensors expected_maps, maps;
-    Tensor expected;
-    {
-      const NoGrad no_grad;
-      expected = datafree::run(teacher_, nullptr, batch.images, o_.features > 0 ? &expected_maps : nullptr);
-    }
-    const Tensor logits = datafree::run(student_, dynamic_, batch.images, o_.features > 0 ? &maps : nullptr);
     const auto share = 1.0 / o_.steps;
-    Tensor loss;
-    const auto add = [&](const Tensor& part, double weight, double& noted) {
-      noted += part.item() * share;
-      loss = loss.defined() ? loss + part * weight : part * weight;
-    };
-    if (o_.kd > 0) add(distillation(logits, expected, o_.temperature, o_.reduction), o_.kd, note_.kd);
-    if (o_.ce > 0) add(soft_cross_entropy(logits, batch.labels), o_.ce, note_.ce);
-    if (o_.features > 0) add(feature_alignment(maps, expected_maps), o_.features, note_.features);
-    check(loss.defined(), "[fine_tuning] all weights of the loss are 0, expected one above");
+    const bool perturbs = o_.perturbation > 0;
+    const Tensor images = perturbs ? Tensor::leaf(batch.images) : Tensor(batch.images);
+    Tensor loss = loss_of(images, batch.labels, share);
+    const Tensor slope =
+        perturbs ? grad(Tensors{loss}, Tensors{images}, {.retain_graph = true})[0] : Tensor();
     if (dynamic_) {
       note_choices(share);
       if (!warming) add_budget(loss, share);
     }
+    if (perturbs)
+      loss = loss + loss_of(perturbed(batch.images, slope.value(), o_.perturbation), batch.labels, 0);
     if (!std::isfinite(loss.item()))
       throw numeric_error(
           text("[fine_tuning] the loss of step ", step, " is ", loss.item(), "; lower the learning rate"));
@@ -210,12 +246,35 @@ class Tuning {
     optimiser.step({gradients.begin(), gradients.begin() + static_cast<std::ptrdiff_t>(own)},
                    learning_rate(step, all));
     sites_.project();
+    if (dynamic_) dynamic_->project();
     if (dynamic_ && !warming) {
       const Tensors to_selector(gradients.begin() + static_cast<std::ptrdiff_t>(own), gradients.end());
       note_.selector_gradient += length(to_selector) * share;
       of_selector->step(to_selector, o_.selector_lr);
     }
     if (hooks_.progress) hooks_.progress(batch.images.dim(0));
+  }
+
+  // What the student shall do like the teacher, whose answers are constants; its parts are noted with the
+  // weight `share`.
+  Tensor loss_of(const Tensor& images, const Array& labels, double share) {
+    Tensors expected_maps, maps;
+    Tensor expected;
+    {
+      const NoGrad no_grad;
+      expected = datafree::run(teacher_, nullptr, images, o_.features > 0 ? &expected_maps : nullptr);
+    }
+    const Tensor logits = datafree::run(student_, dynamic_, images, o_.features > 0 ? &maps : nullptr);
+    Tensor loss;
+    const auto add = [&](const Tensor& part, double weight, double& noted) {
+      noted += part.item() * share;
+      loss = loss.defined() ? loss + part * weight : part * weight;
+    };
+    if (o_.kd > 0) add(distillation(logits, expected, o_.temperature, o_.reduction), o_.kd, note_.kd);
+    if (o_.ce > 0) add(soft_cross_entropy(logits, labels), o_.ce, note_.ce);
+    if (o_.features > 0) add(feature_alignment(maps, expected_maps), o_.features, note_.features);
+    check(loss.defined(), "[fine_tuning] all weights of the loss are 0, expected one above");
+    return loss;
   }
 
   void add_budget(Tensor& loss, double share) {
@@ -246,6 +305,7 @@ class Tuning {
   Sites& sites_;
   DynamicBits* dynamic_;
   nn::Model& teacher_;
+  const ImageSet& set_;
   const FineTuningOptions& o_;
   const FineTuningHooks& hooks_;
   Batches batches_;
@@ -278,6 +338,7 @@ FineTuningOptions fine_tuning_preset(const std::string& name) {
     o.lr = 1e-5;
     o.ce = 0;
     o.features = 1000;
+    o.perturbation = 0.01;
     return o;
   }
   check(name == "gdfq", "[fine_tuning] got the preset \"", name,

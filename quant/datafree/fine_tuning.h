@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "../../nn/checkpoint.h"
 #include "../policy.h"
 #include "distillation.h"
 #include "dynamic_bits.h"
@@ -17,7 +18,8 @@ enum class BudgetLaw {
   distance  ///< |mean cost - target|: pulls up, too
 };
 
-/// L = w_kd KD + w_ce CE + w_features features + w_budget L_budget - w_entropy H(mean probabilities).
+/// L = w_kd KD + w_ce CE + w_features features + w_budget L_budget - w_entropy H(mean probabilities). With a
+/// perturbation p the first three come once more, on x + p sign(dL/dx).
 struct FineTuningOptions {
   int calibration =
       100;  ///< batches that move the ranges of activations before the first step; then they stay
@@ -30,7 +32,8 @@ struct FineTuningOptions {
   KlReduction reduction = KlReduction::batchmean;
   Mixup mixup = Mixup::easy;
   double mixup_alpha = 1;
-  bool augment = true;  ///< crop_and_flip_each()
+  bool augment = true;      ///< crop_and_flip_each()
+  double perturbation = 0;  ///< of normalised pixels; 0: none
   uint64_t seed = 0;
 
   // Of the selector:
@@ -51,7 +54,7 @@ std::vector<std::string> fine_tuning_presets();
 /// Means over an epoch.
 struct EpochNote {
   int epoch = 0;
-  double loss = 0, kd = 0, ce = 0, features = 0;
+  double loss = 0, kd = 0, ce = 0, features = 0;  ///< the parts: on the images as they are
   double budget = 0, cost = 0;  ///< of the selector: loss, and mean relative BOPs
   double bits = 0,
          bit_entropy = 0;  ///< mean bits of the sites; entropy of their histogram, nats, mean over sites
@@ -62,13 +65,17 @@ struct FineTuningHooks {
   std::function<void(int64_t images)> progress = {};  ///< after each batch; may throw to stop
   /// After each epoch, in evaluation mode; the weights are those of that epoch.
   std::function<void(const EpochNote&)> after_epoch = {};
+  /// After that, with all it takes to go on from there bit for bit: counter "epoch" says how many are done.
+  std::function<void(const nn::Checkpoint&)> checkpoint = {};
+  /// One of those, of the same student, set and options: the epochs that it has are not run again.
+  const nn::Checkpoint* resume = nullptr;
 };
 
 /// Trains `student`, whose quantizers are in place, to do what `teacher` does on `set`; `dynamic` is its
 /// child or null. Both stay in evaluation mode: batch norms keep the statistics of the training that nobody
-/// can repeat. Batches depend on (options.seed, step) alone. Throws argument_error for options out of range
-/// and for a target that no choice of bits can reach, numeric_error naming the step when the loss is not
-/// finite.
+/// can repeat. Batches depend on (options.seed, step) alone. Throws argument_error for options out of range,
+/// for a target that no choice of bits can reach and for a checkpoint of another run, numeric_error naming
+/// the step when the loss is not finite.
 void fine_tune(nn::Model& student, Sites& sites, DynamicBits* dynamic, nn::Model& teacher,
                const ImageSet& set, const FineTuningOptions& options, const FineTuningHooks& hooks = {});
 

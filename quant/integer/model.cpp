@@ -90,6 +90,14 @@ void check_convolution(const Model& model, const Convolution& c) {
   check(Shape({result[1], result[2], result[3]}) == dst.shape, "[integer model] layer ", c.name, " gives ",
         result, ", expected ", dst.shape);
   const auto alternatives = static_cast<int64_t>(src.alternatives.size());
+  check(c.other_weights.empty() || static_cast<int64_t>(c.other_weights.size()) + 1 == alternatives,
+        "[integer model] layer ", c.name, ": got ", c.other_weights.size(), " other weights for the ",
+        alternatives, " alternatives of ", src.name, ", expected those of all but the first, or none");
+  for (const Convolution::Weights& other : c.other_weights)
+    check(other.codes.has_value() && other.codes.dtype() == DType::s8 &&
+              other.codes.shape() == c.weights.shape(),
+          "[integer model] layer ", c.name, ": the weights of all alternatives must be s8",
+          c.weights.shape());
   const Shape expected = alternatives ? Shape{alternatives, c.weights.dim(0)} : Shape{c.weights.dim(0)};
   for (const Array* a : {&c.b, &c.m})
     check(a->has_value() && a->dtype() == DType::f32 && a->shape() == expected, "[integer model] layer ",
@@ -215,11 +223,30 @@ std::vector<int> sources_of(const Layer& layer) {
       layer);
 }
 
+Convolution alternative_of(const Convolution& layer, int64_t k) {
+  Convolution own = layer;
+  const Shape channels{layer.weights.dim(0)};
+  own.b = layer.b.slice(k, 1).reshape(channels);
+  own.m = layer.m.slice(k, 1).reshape(channels);
+  own.other_weights.clear();
+  if (k == 0 || layer.other_weights.empty()) return own;
+  const Convolution::Weights& weights = layer.other_weights[static_cast<size_t>(k) - 1];
+  own.weights = weights.codes;
+  own.weight_bits = weights.bits;
+  return own;
+}
+
+int64_t parameter_bytes(const Convolution& layer) {
+  int64_t bytes = (layer.weights.size() * layer.weight_bits + 7) / 8 + 8 * layer.m.size();
+  for (const Convolution::Weights& other : layer.other_weights)
+    bytes += (other.codes.size() * other.bits + 7) / 8;
+  return bytes;
+}
+
 int64_t parameter_bytes(const Model& model) {
   int64_t bytes = 0;
   for (const Layer& layer : model.layers)
-    if (const auto* c = std::get_if<Convolution>(&layer))
-      bytes += (c->weights.size() * c->weight_bits + 7) / 8 + 8 * c->m.size();
+    if (const auto* c = std::get_if<Convolution>(&layer)) bytes += parameter_bytes(*c);
   return bytes;
 }
 
@@ -248,8 +275,10 @@ int64_t bops(const Model& model, const std::vector<int>& choices) {
     check(chosen == 0 || (chosen > 0 && chosen < static_cast<int>(src.alternatives.size())),
           "[integer model] got the choice ", chosen, " for ", src.name, ", which has ",
           src.alternatives.size(), " alternatives");
-    const int bits = src.alternatives.empty() ? src.bits : src.alternatives[static_cast<size_t>(chosen)].bits;
-    sum += dst.shape.size() * (c->weights.size() / c->weights.dim(0)) * c->weight_bits * bits;
+    const bool fixed = src.alternatives.empty();
+    const int bits = fixed ? src.bits : src.alternatives[static_cast<size_t>(chosen)].bits;
+    const int weight_bits = fixed ? c->weight_bits : alternative_of(*c, chosen).weight_bits;
+    sum += dst.shape.size() * (c->weights.size() / c->weights.dim(0)) * weight_bits * bits;
   }
   return sum;
 }

@@ -49,8 +49,14 @@ struct Convolution {
   std::string name;
   int src = 0, dst = 0, skip = -1;
   Conv2dOptions options;
+  struct Weights {
+    Array codes;
+    int bits = 8;
+  };
   Array weights;  ///< (oc, kh, kw, ic / groups), s8
   int weight_bits = 8;
+  /// Of the alternatives of src but the first, where each has weights of its own; else they share `weights`.
+  std::vector<Weights> other_weights = {};
   Array b, m;  ///< (oc), f32; (alternatives of src, oc) if it has any
   int lo = 0, hi = 255;
   float low = -std::numeric_limits<float>::infinity(), high = -low;
@@ -120,7 +126,11 @@ struct Model {
   std::vector<float> mean, deviation;  ///< normalisation of an image in [0, 1], per channel
 };
 
+/// The convolution of images that have taken alternative k of its source: that one's weights, b and m alone.
+Convolution alternative_of(const Convolution& layer, int64_t k);
+
 /// Bytes of all codes of weights at their true bit widths, and of b and m.
+int64_t parameter_bytes(const Convolution& layer);
 int64_t parameter_bytes(const Model& model);
 
 /// How many choices an image makes: columns of what Session::run() takes. 0 where all grids are fixed.

@@ -12,7 +12,7 @@ namespace {
 using data::Json;
 using data::JsonFields;
 
-constexpr int version = 2;
+constexpr int version = 2, version_of_other_weights = 3;
 constexpr const char* metadata_key = "stairgrad.integer_model";
 
 // --- packed codes: weight = offset + step * q with q of `bits` bits, least significant bits first ---
@@ -111,6 +111,14 @@ struct LayerWriter {
   data::SafeTensors& file;
   std::string prefix;  // of the layer's tensors: its index, because names may repeat
 
+  Json packed(const Array& weights, int bits, const std::string& name) const {
+    const Packing p = packing_of(weights, bits);
+    file.tensors[name] = pack(weights, p);
+    return {{"weight_bits", bits},
+            {"weight_step", p.step},
+            {"weight_offset", p.offset.size() == 1 ? Json(p.offset[0]) : Json(p.offset)}};
+  }
+
   Json operator()(const Encode&) const { return {{"op", "encode"}}; }
   Json operator()(const Remap& r) const { return {{"op", "remap"}, {"tables", r.tables}}; }
   Json operator()(const AveragePool& p) const {
@@ -130,16 +138,11 @@ struct LayerWriter {
     return {{"op", "subsample"}, {"stride", s.stride}, {"before", s.before}, {"after", s.after}};
   }
   Json operator()(const Convolution& c) const {
-    const Packing p = packing_of(c.weights, c.weight_bits);
-    file.tensors[prefix + "weights"] = pack(c.weights, p);
     file.tensors[prefix + "b"] = c.b;
     file.tensors[prefix + "m"] = c.m;
     Json json = {{"op", "convolution"},
                  {"name", c.name},
                  {"weights", list(c.weights.shape())},
-                 {"weight_bits", c.weight_bits},
-                 {"weight_step", p.step},
-                 {"weight_offset", p.offset.size() == 1 ? Json(p.offset[0]) : Json(p.offset)},
                  {"stride", c.options.stride},
                  {"padding", c.options.padding},
                  {"dilation", c.options.dilation},
@@ -148,6 +151,10 @@ struct LayerWriter {
                  {"hi", c.hi},
                  {"skip", c.skip},
                  {"skip_ratio", c.skip_ratio}};
+    json.update(packed(c.weights, c.weight_bits, prefix + "weights"));
+    for (size_t i = 0; i < c.other_weights.size(); ++i)
+      json["other_weights"].push_back(
+          packed(c.other_weights[i].codes, c.other_weights[i].bits, text(prefix, "weights.", i + 1)));
     // JSON has no infinities: a missing limit is none.
     if (std::isfinite(c.low)) json["low"] = c.low;
     if (std::isfinite(c.high)) json["high"] = c.high;
@@ -200,8 +207,8 @@ Pool2dOptions read_pooling(const JsonFields& f) {
 
 class LayerReader {
  public:
-  LayerReader(const data::SafeTensors& file, const std::vector<Value>& values)
-      : file_(file), values_(values) {}
+  LayerReader(const data::SafeTensors& file, const std::vector<Value>& values, const std::string& path)
+      : file_(file), values_(values), path_(path) {}
 
   Layer read(const JsonFields& f, const std::string& prefix) const {
     const std::string op = f.string("op");
@@ -257,6 +264,22 @@ class LayerReader {
     return found->second;
   }
 
+  Convolution::Weights weights(const JsonFields& f, const std::string& name, const Shape& shape) const {
+    Packing packing{static_cast<int>(f.integer("weight_bits", 1, 8)),
+                    static_cast<int>(f.integer("weight_step", 1, 2)),
+                    {}};
+    const auto channels = static_cast<size_t>(shape[0]);
+    if (f.at("weight_offset").is_array())
+      packing.offset = f.integers("weight_offset", channels, channels, -128, 0);
+    else
+      packing.offset = {f.integer("weight_offset", -128, 0)};
+    for (const int64_t offset : packing.offset)
+      if (offset + packing.step * ((1 << packing.bits) - 1) > 127)
+        f.fail("the weight codes of " + name + " exceed 127");
+    const Array& packed = tensor(f, name, DType::u8, {(shape.size() * packing.bits + 7) / 8});
+    return {unpack(packed, shape, packing), packing.bits};
+  }
+
   Convolution convolution(const JsonFields& f, const std::string& prefix, int src, int dst) const {
     Convolution c;
     c.name = f.string("name");
@@ -265,21 +288,19 @@ class LayerReader {
     c.skip = value(f, "skip", -1);
     c.options = {f.fixed<2>("stride", 1, max_extent), f.fixed<4>("padding", 0, max_extent),
                  f.fixed<2>("dilation", 1, max_extent), f.integer("groups", 1, max_extent)};
-    c.weight_bits = static_cast<int>(f.integer("weight_bits", 1, 8));
     c.lo = static_cast<int>(f.integer("lo", 0, 255));
     c.hi = static_cast<int>(f.integer("hi", 0, 255));
     c.skip_ratio = f.number("skip_ratio");
     const Shape shape = shape_of(f, "weights", 4);
-    Packing packing{c.weight_bits, static_cast<int>(f.integer("weight_step", 1, 2)), {}};
-    if (f.at("weight_offset").is_array())
-      packing.offset = f.integers("weight_offset", static_cast<size_t>(shape[0]), static_cast<size_t>(shape[0]), -128, 0);
-    else
-      packing.offset = {f.integer("weight_offset", -128, 0)};
-    for (const int64_t offset : packing.offset)
-      if (offset + packing.step * ((1 << packing.bits) - 1) > 127)
-        f.fail("the weight codes of " + c.name + " exceed 127");
-    const Array& packed = tensor(f, prefix + "weights", DType::u8, {(shape.size() * packing.bits + 7) / 8});
-    c.weights = unpack(packed, shape, packing);
+    const Convolution::Weights first = weights(f, prefix + "weights", shape);
+    c.weights = first.codes;
+    c.weight_bits = first.bits;
+    if (f.has("other_weights"))
+      for (const Json& json : f.list("other_weights")) {
+        const size_t k = c.other_weights.size() + 1;
+        const JsonFields other(json, path_, text("weights ", k, " of ", c.name));
+        c.other_weights.push_back(weights(other, text(prefix, "weights.", k), shape));
+      }
     if (f.has("low")) c.low = f.number("low");
     if (f.has("high")) c.high = f.number("high");
     const auto alternatives = static_cast<int64_t>(values_[static_cast<size_t>(src)].alternatives.size());
@@ -291,6 +312,7 @@ class LayerReader {
 
   const data::SafeTensors& file_;
   const std::vector<Value>& values_;
+  const std::string& path_;
 };
 
 }  // namespace
@@ -298,10 +320,18 @@ class LayerReader {
 void save(const Model& model, const std::string& path) {
   validate(model);
   data::SafeTensors file;
-  Json graph = {{"version", version},      {"input", model.input},
-                {"output", model.output},  {"class_names", model.class_names},
-                {"mean", model.mean},      {"deviation", model.deviation},
-                {"values", Json::array()}, {"layers", Json::array()}};
+  const bool other_weights = std::ranges::any_of(model.layers, [](const Layer& layer) {
+    const auto* c = std::get_if<Convolution>(&layer);
+    return c && !c->other_weights.empty();
+  });
+  Json graph = {{"version", other_weights ? version_of_other_weights : version},
+                {"input", model.input},
+                {"output", model.output},
+                {"class_names", model.class_names},
+                {"mean", model.mean},
+                {"deviation", model.deviation},
+                {"values", Json::array()},
+                {"layers", Json::array()}};
   for (const Value& value : model.values) graph["values"].push_back(to_json(value));
   for (const Layer& layer : model.layers) {
     Json json = std::visit(LayerWriter{file, tensor_prefix(graph["layers"].size())}, layer);
@@ -329,8 +359,9 @@ Model model_of(const data::SafeTensors& file, const std::string& path) {
   const Json graph =
       data::parse_json({reinterpret_cast<const uint8_t*>(found->second.data()), found->second.size()}, path);
   const JsonFields f(graph, path, "integer model");
-  if (const int64_t got = f.integer("version", 0, 1 << 20); got != version)
-    f.fail(text("version ", got, " is not the version ", version, " that this program reads"));
+  if (const int64_t got = f.integer("version", 0, 1 << 20); got < version || got > version_of_other_weights)
+    f.fail(text("version ", got, " is none of the versions ", version, " and ", version_of_other_weights,
+                " that this program reads"));
 
   Model model;
   if (f.list("values").empty()) f.fail("the graph has no values");
@@ -339,7 +370,7 @@ Model model_of(const data::SafeTensors& file, const std::string& path) {
   const int last = static_cast<int>(model.values.size()) - 1;
   model.input = static_cast<int>(f.integer("input", 0, last));
   model.output = static_cast<int>(f.integer("output", 0, last));
-  const LayerReader reader(file, model.values);
+  const LayerReader reader(file, model.values, path);
   for (const Json& layer : f.list("layers")) {
     const size_t number = model.layers.size();
     model.layers.push_back(

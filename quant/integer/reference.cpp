@@ -45,9 +45,10 @@ bool sums_fit_f32(const Convolution& layer) {
 
 const Value& value_of(const Model& model, int index) { return model.values[static_cast<size_t>(index)]; }
 
-// A convolution of images that have the same alternative, whose grid is src, and its rows of b and m.
+// A convolution of images that have the same alternative, whose grid is src.
 Array convolution(const Model& model, const Convolution& layer, const Array& codes, const Array& skip,
-                  const Grid& src, const Array& b, const Array& m) {
+                  const Grid& src) {
+  const Array &b = layer.b, &m = layer.m;
   const Value& dst = value_of(model, layer.dst);
   const Shape shape = kernels::conv2d_shape(codes.shape(), layer.weights.shape(), layer.options);
   Array result(shape, dst.codes ? DType::u8 : DType::f32);
@@ -96,15 +97,13 @@ Array convolution(const Model& model, const Convolution& layer, const Arrays& va
   const Value& src = value_of(model, layer.src);
   const Array& codes = values[static_cast<size_t>(layer.src)];
   const Array skip = layer.skip < 0 ? Array() : values[static_cast<size_t>(layer.skip)];
-  if (src.alternatives.empty()) return convolution(model, layer, codes, skip, src.grid, layer.b, layer.m);
-  const Shape channels{layer.weights.dim(0)};
+  if (src.alternatives.empty()) return convolution(model, layer, codes, skip, src.grid);
   Arrays parts;
   for (int64_t i = 0; i < codes.dim(0); ++i) {
     const int64_t chosen = choices.has_value() ? choices.data<uint8_t>()[i * choices.dim(1) + src.choice] : 0;
-    parts.push_back(convolution(model, layer, codes.slice(i, 1), skip.has_value() ? skip.slice(i, 1) : skip,
-                                src.alternatives[static_cast<size_t>(chosen)].grid,
-                                layer.b.slice(chosen, 1).reshape(channels),
-                                layer.m.slice(chosen, 1).reshape(channels)));
+    parts.push_back(convolution(model, alternative_of(layer, chosen), codes.slice(i, 1),
+                                skip.has_value() ? skip.slice(i, 1) : skip,
+                                src.alternatives[static_cast<size_t>(chosen)].grid));
   }
   return kernels::concat(parts, 0);
 }

@@ -171,19 +171,25 @@ class StepMaker {
       }
   }
 
-  // Each image runs through the convolution of its alternative. They share the weights; what differs is the
-  // padding, b and m.
+  // Each image runs through the convolution of its alternative. Unless each has weights of its own, they
+  // share them, packed once; what differs is the padding, b and m. Images of one alternative need not be
+  // brought together: a convolution of codes takes as long whatever their bits are, and reads the same
+  // weights.
   Step with_alternatives(const Convolution& layer, kernels::IntegerConvSpec spec) const {
     const Value& src = at(layer.src);
-    const int64_t channels = layer.weights.dim(0), columns = choices_of(model_);
+    const int64_t columns = choices_of(model_);
     spec.src[0] = 1;
     std::vector<std::shared_ptr<const kernels::IntegerConv>> convs;
     for (size_t i = 0; i < src.alternatives.size(); ++i) {
-      spec.b = layer.b.slice(static_cast<int64_t>(i), 1).reshape({channels});
-      spec.m = layer.m.slice(static_cast<int64_t>(i), 1).reshape({channels});
+      const Convolution own = alternative_of(layer, static_cast<int64_t>(i));
+      spec.weights = own.weights;
+      spec.b = own.b;
+      spec.m = own.m;
       spec.src_zero_point = static_cast<int>(src.alternatives[i].grid.zero_point);
-      convs.push_back(
-          std::make_shared<const kernels::IntegerConv>(spec, kernels::IntegerKernel::fastest, shares_));
+      using Conv = const kernels::IntegerConv;
+      convs.push_back(i == 0 || !layer.other_weights.empty()
+                          ? std::make_shared<Conv>(spec, kernels::IntegerKernel::fastest, shares_)
+                          : std::make_shared<Conv>(*convs[0], spec.b, spec.m, spec.src_zero_point));
     }
     const auto bytes = [this](int value) {
       return value < 0 ? 0

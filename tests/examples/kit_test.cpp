@@ -84,6 +84,17 @@ TEST_CASE("McNemar's exact test: two tails of the binomial distribution, and nev
   CHECK(mcnemar(0, 0) == 1);
 }
 
+TEST_CASE("percentiles are values that were seen") {
+  std::vector<double> x;
+  for (int i = 200; i > 0; --i) x.push_back(i);
+  CHECK(percentile(x, 0) == 1);
+  CHECK(percentile(x, 0.5) == 101);
+  CHECK(percentile(x, 0.95) == 191);
+  CHECK(percentile(x, 0.99) == 199);
+  CHECK(percentile(x, 1) == 200);
+  CHECK(percentile({3}, 0.99) == 3);
+}
+
 TEST_CASE("a table aligns words to the left and numbers to the right") {
   Table table({"model", "top-1"});
   table.row({"float", "91.70 %"}).row({"größer", "9 %"});

@@ -2,8 +2,10 @@
 // options. Meson runs these cases once for each ISA that oneDNN can be limited to.
 #include "../../kernels/integer_conv.h"
 
+#include <string_view>
 #include <thread>
 
+#include "../../kernels/allocator.h"
 #include "kernel_test.h"
 
 using namespace stairgrad;
@@ -261,6 +263,39 @@ TEST_CASE("integer_conv depends neither on threads nor on the batch") {
     IntegerConv(single).run(src.slice(0, 1), first, skip.has_value() ? skip.slice(0, 1) : skip);
     CHECK(same_bits(first, one.slice(0, 1)));
   }
+}
+
+TEST_CASE("integer_conv with other constants: as if made for them, on the same packed weights") {
+  Draw draw(11);
+  for (int trial = 0; trial < 30; ++trial) {
+    const IntegerConvSpec spec = draw_spec(draw);
+    CAPTURE(describe(spec));
+    IntegerConvSpec other = spec;
+    draw_scales(draw, other, 60);
+    other.src_zero_point = static_cast<int>(draw.between(0, 255));
+    const Array src = codes<uint8_t>(draw, spec.src, 0, 255);
+    const Array start = fresh_dst(spec, draw), skip = separate_skip(spec, draw);
+    const auto run = [&](const IntegerConv& conv) {
+      Array dst = start.clone();
+      conv.run(src, dst, skip);
+      return dst;
+    };
+    const IntegerConv conv(spec);
+    const Array before = run(conv);
+    const IntegerConv changed(conv, other.b, other.m, other.src_zero_point);
+    CHECK(same_bits(run(changed), run(IntegerConv(other))));
+    CHECK(same_bits(run(conv), before));
+  }
+  IntegerConvSpec wide;
+  wide.src = {1, 8, 8, 64};
+  wide.weights = codes<int8_t>(draw, {64, 3, 3, 64}, -7, 7);
+  draw_scales(draw, wide, 7);
+  const IntegerConv conv(wide);
+  const size_t before = memory_stats().in_use;
+  const IntegerConv changed(conv, wide.b, wide.m, 3);
+  if (std::string_view(conv.implementation()).starts_with("own"))
+    CHECK(memory_stats().in_use - before < wide.weights.bytes() / 4);
+  CHECK_THROWS_AS(IntegerConv(conv, wide.b.slice(0, 3), wide.m, 0), argument_error);
 }
 
 TEST_CASE("integer_conv where some results see padding alone") {

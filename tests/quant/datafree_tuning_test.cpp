@@ -3,6 +3,8 @@
 
 #include <cmath>
 #include <cstring>
+#include <set>
+#include <utility>
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
@@ -196,6 +198,101 @@ TEST_CASE("fine-tuning brings a quantized network nearer to its teacher, and rep
                        argument_error);
 }
 
+TEST_CASE("perturbed images are harder, and are trained on if asked") {
+  const Array x = Array::of<float>({1, 2, 3}, {1, 3}), slope = Array::of<float>({0.1f, -5, 0}, {1, 3});
+  CHECK(same(perturbed(x, slope, 0.5), Array::of<float>({1.5f, 1.5f, 3}, {1, 3})));
+  CHECK_THROWS_AS(perturbed(x, Array::zeros({3}), 1), argument_error);
+
+  const ImageSet set = random_set(64);
+  const auto loss_with = [&](double perturbation, double lr, const Dynamic& d) {
+    const auto teacher = network("resnet8", 12, 0.5);
+    for (const nn::NamedTensor& p : teacher->parameters()) {  // something to disagree about
+      Array w = p.tensor.value();
+      if (p.name.ends_with("conv1.weight")) w.assign(random_normal(w.shape(), Philox(77), 0.3));
+    }
+    FineTuningOptions o{.calibration = 4, .epochs = 1, .steps = 4, .batch = 32, .lr = lr, .kd = 1, .ce = 0};
+    o.features = 1;
+    o.temperature = 1;
+    o.mixup = Mixup::off;
+    o.perturbation = perturbation;
+    o.warm_up = 0;
+    EpochNote note;
+    fine_tune(*d.model, *d.sites, d.bits.get(), *teacher, set, o,
+              {.after_epoch = [&](const EpochNote& n) { note = n; }});
+    return note;
+  };
+  const auto fixed = [] {
+    Dynamic d{network(), {}, {}};
+    d.sites = attach_sites(*d.model, protocol_policy(*d.model, Protocol::family, 8, 8, "ste", Skip::shared));
+    return d;
+  };
+  const EpochNote plain = loss_with(0, 0, fixed()), harder = loss_with(0.05, 0, fixed());
+  CHECK(harder.loss > 2.05 * plain.loss);
+  CHECK(harder.loss < 10 * plain.loss);
+  CHECK(harder.kd == plain.kd);  // parts are those of the images as they are
+  CHECK(harder.features == plain.features);
+  DynamicOptions options{.candidates = {7, 8}, .target = 8};
+  CHECK(loss_with(0.05, 1e-3, dynamic(options, "resnet8", 8)).selector_gradient > 0);
+  CHECK(fine_tuning_preset("hast").perturbation == 0.01);
+  CHECK_THROWS_AS(loss_with(-1, 0, fixed()), argument_error);
+}
+
+TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one of another run") {
+  const ImageSet set = random_set(48);
+  for (const bool with_selector : {false, true})
+    for (const char* ranges : {"ste", "lsq"}) {
+      CAPTURE(with_selector);
+      CAPTURE(ranges);
+      std::vector<EpochNote> notes;
+      std::map<int64_t, nn::Checkpoint> saved;
+      const auto run = [&](double lr, const nn::Checkpoint* resume) {
+        Dynamic d;
+        if (with_selector) {
+          DynamicOptions options;
+          options.quantizer = ranges;
+          d = dynamic(options);
+        } else {
+          d.model = network();
+          d.sites = attach_sites(*d.model,
+                                 protocol_policy(*d.model, Protocol::family, 3, 3, ranges, Skip::shared));
+        }
+        const FineTuningOptions o{
+            .calibration = 3, .epochs = 4, .steps = 3, .batch = 16, .lr = lr, .kd = 1, .warm_up = 0.3};
+        FineTuningHooks hooks;
+        hooks.after_epoch = [&](const EpochNote& note) { notes.push_back(note); };
+        hooks.checkpoint = [&](const nn::Checkpoint& now) {
+          nn::Checkpoint& copy = saved[now.counters.at("epoch")] = now;
+          for (auto& [part, state] : copy.parts)
+            for (auto& [name, array] : state) array = array.clone();
+        };
+        hooks.resume = resume;
+        fine_tune(*d.model, *d.sites, d.bits.get(), *network(), set, o, hooks);
+        nn::State state = d.model->state();
+        for (auto& [name, array] : state) array = array.clone();
+        return state;
+      };
+      const nn::State whole = run(1e-3, nullptr);
+      REQUIRE(saved.size() == 4);
+      const std::vector<EpochNote> all = std::exchange(notes, {});
+      for (const int64_t epoch : {1, 2, 4}) {
+        CAPTURE(epoch);
+        notes.clear();
+        const nn::Checkpoint from = saved.at(epoch);
+        const nn::State resumed = run(1e-3, &from);
+        for (const auto& [name, array] : whole) {
+          CAPTURE(name);
+          CHECK(same(array, resumed.at(name)));
+        }
+        REQUIRE(notes.size() == static_cast<size_t>(4 - epoch));
+        for (size_t i = 0; i < notes.size(); ++i) {
+          CHECK(notes[i].epoch == all[static_cast<size_t>(epoch) + i].epoch);
+          CHECK(notes[i].loss == all[static_cast<size_t>(epoch) + i].loss);
+        }
+      }
+      CHECK_THROWS_WITH_AS(run(2e-3, &saved.at(1)), doctest::Contains("of another run"), argument_error);
+    }
+}
+
 TEST_CASE("protocols: the family's low bits everywhere, and 8-bit ends when folded") {
   const auto model = network();
   const Policy family = protocol_policy(*model, Protocol::family, 3, 4, "ste", Skip::shared);
@@ -253,10 +350,63 @@ TEST_CASE("T19: gates choose in the forward and have the gradient of the mixture
   CHECK_THROWS_AS(image_choice(gates, {x}, 0), argument_error);
 }
 
+TEST_CASE("weights of other bits, too: an image meets its candidate's input and weights") {
+  for (const int64_t groups : {1, 2, 4}) {
+    CAPTURE(groups);
+    const Array x = random_normal({5, 6, 6, 4}, Philox(1), 1, DType::f64);
+    const Array w = random_normal({8, 3, 3, 4 / groups}, Philox(2), 1, DType::f64);
+    const Tensors inputs = {x, Tensor(x) * 2.0, square(Tensor(x))},
+                  weights = {w, Tensor(w) + 1.0, Tensor(w) * -0.5};
+    const Array logits = random_normal({5, 3}, Philox(3), 1, DType::f64);
+    const Tensor gates = gates_of(hard_gates(Tensor(logits), 3), 0);
+    const Conv2dOptions options = Conv2dOptions::with(1, 1, groups);
+    const Array y = conv2d(image_route(gates, inputs, groups, 0), side_by_side(weights), options).value();
+    std::set<size_t> chosen;
+    for (int64_t i = 0; i < 5; ++i) {
+      const double* row = logits.data<double>() + i * 3;
+      const auto k = static_cast<size_t>(std::max_element(row, row + 3) - row);
+      chosen.insert(k);
+      const Array expected = conv2d(inputs[k], weights[k], options).value();
+      for (int64_t j = 0; j < 8 * 36; ++j)
+        CHECK(y.data<double>()[i * 288 + j] == doctest::Approx(expected.data<double>()[i * 288 + j]));
+    }
+    CHECK(chosen.size() > 1);
+    // The op's own derivatives are those of the parts times their gates, at soft gates, too.
+    const Tensors in = {softmax(Tensor(logits)), Tensor::leaf(inputs[0].value()),
+                        Tensor::leaf(inputs[1].value()), Tensor::leaf(inputs[2].value())};
+    const auto sides = [&](const Tensors& t, bool own) {
+      ImageRouteOp op(groups, 0);
+      op.inputs = 4;
+      const Tensor routed = own ? image_route(t[0], {t[1], t[2], t[3]}, groups, 0) : op.decompose(t)[0];
+      return sum(routed * random_normal(routed.shape(), Philox(9), 1, DType::f64));
+    };
+    const auto mixture = [&](const Tensors& t) { return sides(t, false); };
+    CHECK(gradcheck(mixture, in).error < 1e-6);
+    Tensors leaves;
+    for (const Tensor& t : in) leaves.push_back(Tensor::leaf(t.value()));
+    const Tensors of_op = grad(Tensors{sides(leaves, true)}, leaves),
+                  of_mixture = grad(Tensors{sides(leaves, false)}, leaves);
+    for (size_t i = 0; i < 4; ++i)
+      for (int64_t j = 0; j < of_op[i].size(); ++j)
+        CHECK(of_op[i].value().data<double>()[j] ==
+              doctest::Approx(of_mixture[i].value().data<double>()[j]).epsilon(1e-9));
+  }
+  CHECK_THROWS_AS(image_route(Array::zeros({2, 1}), {Array::zeros({2, 3})}, 2, 0), argument_error);
+}
+
 TEST_CASE("T17: the selector and its network run in integers, every code as in the quantized evaluation") {
-  for (const SelectorType type : {SelectorType::image, SelectorType::offset, SelectorType::layer}) {
+  struct Kind {
+    SelectorType type;
+    bool weights;
+  };
+  for (const auto& [type, weights] : {Kind{SelectorType::image, false}, Kind{SelectorType::offset, false},
+                                      Kind{SelectorType::layer, false}, Kind{SelectorType::image, true}}) {
     CAPTURE(to_string(type));
-    Dynamic d = dynamic({.type = type});
+    CAPTURE(weights);
+    DynamicOptions options;
+    options.type = type;
+    options.weights = weights;
+    Dynamic d = dynamic(options);
     const integer::Model model = lowered(d);
     CHECK(integer::selects(model));
     CHECK(integer::choices_of(model) == static_cast<int>(d.bits->sites().size()));
@@ -307,35 +457,75 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
   }
 }
 
+TEST_CASE("T17: images of other bits in one batch equal those that run alone, for every candidate and batch") {
+  const int own = threads();
+  for (const char* name : {"resnet8", "mobilenet_v2_cifar", "resnet8 with dynamic weights"}) {
+    CAPTURE(name);
+    DynamicOptions options{.candidates = {2, 4, 5, 8}, .target = 4};
+    options.weights = std::string(name).ends_with("weights");
+    Dynamic d = dynamic(options, options.weights ? "resnet8" : name);
+    const integer::Model model = lowered(d);
+    const int64_t most = 17, sites = integer::choices_of(model);
+    const Array images = gaudy(random_normal({most, 12, 12, 3}, Philox(33)));
+    Array mixed({most, sites}, DType::u8);
+    for (int64_t i = 0; i < mixed.size(); ++i)
+      mixed.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 4));
+    std::vector<Array> tables = {mixed};
+    for (int k = 0; k < 4; ++k) tables.push_back(Array::full(mixed.shape(), k, DType::u8));
+
+    integer::Session alone(model, 1);
+    for (const Array& choices : tables) {
+      Arrays rows;
+      for (int64_t i = 0; i < most; ++i)
+        rows.push_back(alone.run(images.slice(i, 1), choices.slice(i, 1)).clone());
+      for (const int count : {1, 2})
+        for (const int64_t batch : {2, 3, 8, 17}) {
+          CAPTURE(batch);
+          set_threads(count);
+          integer::Session together(model, batch);
+          const Array logits = together.run(images.slice(0, batch), choices.slice(0, batch));
+          for (int64_t i = 0; i < batch; ++i)
+            CHECK(same(logits.slice(i, 1), rows[static_cast<size_t>(i)]));
+        }
+      set_threads(own);
+    }
+  }
+}
+
 TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs are the candidate's") {
-  Dynamic d = dynamic({.candidates = {4}, .target = 4});
-  // The same network without choices: each input goes through the quantizer of 4 bits.
-  Dynamic fixed = dynamic({.candidates = {4}, .target = 4});
-  for (const nn::NamedTap& t : fixed.model->taps()) {
-    if (t.tap->role != nn::Tap::Role::input) continue;
-    for (const nn::NamedModule& m : fixed.model->modules())
-      if (m.name == "dynamic." + t.owner() + ".b4") {
-        auto* quantizer = dynamic_cast<Quantizer*>(m.module);
-        const auto site = std::find_if(fixed.sites->sites().begin(), fixed.sites->sites().end(),
-                                       [&](const Sites::Site& s) { return s.name == t.name; });
-        const auto stored = site == fixed.sites->sites().end() ? nullptr : site->quantizer;
-        t.tap->hook = [quantizer, stored](const Tensor& x) {
-          return (*quantizer)(stored ? (*stored)(x).value : x);
-        };
-      }
+  for (const bool weights : {false, true}) {
+    CAPTURE(weights);
+    DynamicOptions options{.candidates = {4}, .target = 4};
+    options.weights = weights;
+    Dynamic d = dynamic(options);
+    // The same network without choices: each input goes through the quantizer of 4 bits.
+    Dynamic fixed = dynamic({.candidates = {4}, .target = 4});
+    for (const nn::NamedTap& t : fixed.model->taps()) {
+      if (t.tap->role != nn::Tap::Role::input) continue;
+      for (const nn::NamedModule& m : fixed.model->modules())
+        if (m.name == "dynamic." + t.owner() + ".b4") {
+          auto* quantizer = dynamic_cast<Quantizer*>(m.module);
+          const auto site = std::find_if(fixed.sites->sites().begin(), fixed.sites->sites().end(),
+                                         [&](const Sites::Site& s) { return s.name == t.name; });
+          const auto stored = site == fixed.sites->sites().end() ? nullptr : site->quantizer;
+          t.tap->hook = [quantizer, stored](const Tensor& x) {
+            return (*quantizer)(stored ? (*stored)(x).value : x);
+          };
+        }
+    }
+    const Array images = random_normal({6, 12, 12, 3}, Philox(33));
+    {
+      const NoGrad no_grad;
+      CHECK(same(d.bits->forward(images).value(), (*fixed.model)(images).value()));
+    }
+    const integer::Model with = lowered(d);
+    const integer::Model without = lower(trace([&](const Tensors& in) { return (*fixed.model)(in[0]); },
+                                               {Array::zeros(fixed.model->input_shape())}));
+    CHECK(same(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
+    CHECK_FALSE(integer::selects(with));  // there is nothing to choose
+    CHECK(integer::bops(with) == integer::bops(without));
+    CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
   }
-  const Array images = random_normal({6, 12, 12, 3}, Philox(33));
-  {
-    const NoGrad no_grad;
-    CHECK(same(d.bits->forward(images).value(), (*fixed.model)(images).value()));
-  }
-  const integer::Model with = lowered(d);
-  const integer::Model without = lower(trace([&](const Tensors& in) { return (*fixed.model)(in[0]); },
-                                             {Array::zeros(fixed.model->input_shape())}));
-  CHECK(same(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
-  CHECK_FALSE(integer::selects(with));  // there is nothing to choose
-  CHECK(integer::bops(with) == integer::bops(without));
-  CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
 }
 
 TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table") {
@@ -352,35 +542,42 @@ TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table")
 }
 
 TEST_CASE("cost of the selector's choices: in the loss, in the runtime, at the ends of its range") {
-  Dynamic d = dynamic({});
-  const ImageSet set = random_set(7);
-  const integer::Model model = lowered(d);
-  const NoGrad no_grad;
-  d.bits->choosing = Choosing::given;
-  Array choices({7, static_cast<int64_t>(d.bits->sites().size())}, DType::u8);
-  for (int64_t i = 0; i < choices.size(); ++i)
-    choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
-  d.bits->choices = choices;
-  d.bits->forward(set.images);
-  CHECK(same(d.bits->last_choices(), choices));
-  const Array cost = d.bits->cost().value();
-  std::vector<int> target(d.bits->sites().size(), 1);
-  for (int64_t i = 0; i < 7; ++i) {
-    const uint8_t* row = choices.data<uint8_t>() + i * choices.dim(1);
-    const double relative = static_cast<double>(integer::bops(model, {row, row + choices.dim(1)})) /
-                            static_cast<double>(integer::bops(model, target));
-    CHECK(cost.data<float>()[i] == doctest::Approx(relative).epsilon(1e-5));
-    CHECK(d.bits->cost_of({row, row + choices.dim(1)}) == doctest::Approx(relative).epsilon(1e-9));
+  for (const bool weights : {false, true}) {
+    CAPTURE(weights);
+    DynamicOptions options;
+    options.weights = weights;
+    Dynamic d = dynamic(options);
+    const ImageSet set = random_set(7);
+    const integer::Model model = lowered(d);
+    const NoGrad no_grad;
+    d.bits->choosing = Choosing::given;
+    Array choices({7, static_cast<int64_t>(d.bits->sites().size())}, DType::u8);
+    for (int64_t i = 0; i < choices.size(); ++i)
+      choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
+    d.bits->choices = choices;
+    d.bits->forward(set.images);
+    CHECK(same(d.bits->last_choices(), choices));
+    const Array cost = d.bits->cost().value();
+    std::vector<int> target(d.bits->sites().size(), 1);
+    for (int64_t i = 0; i < 7; ++i) {
+      const uint8_t* row = choices.data<uint8_t>() + i * choices.dim(1);
+      const double relative = static_cast<double>(integer::bops(model, {row, row + choices.dim(1)})) /
+                              static_cast<double>(integer::bops(model, target));
+      CHECK(cost.data<float>()[i] == doctest::Approx(relative).epsilon(1e-5));
+      CHECK(d.bits->cost_of({row, row + choices.dim(1)}) == doctest::Approx(relative).epsilon(1e-9));
+    }
+    CHECK(d.bits->least_cost() < 1);
+    CHECK(d.bits->most_cost() > 1);
+    CHECK_THROWS_WITH_AS((*d.model)(set.images), doctest::Contains("without its selector"), argument_error);
   }
-  CHECK(d.bits->least_cost() < 1);
-  CHECK(d.bits->most_cost() > 1);
-  CHECK_THROWS_WITH_AS((*d.model)(set.images), doctest::Contains("without its selector"), argument_error);
 }
 
 TEST_CASE("the budget moves the bits; a target out of reach and a collapsed selector are told") {
   const ImageSet set = random_set(64);
-  const auto train = [&](double target, BudgetLaw law, Choosing choosing) {
-    Dynamic d = dynamic({});
+  const auto train = [&](double target, BudgetLaw law, Choosing choosing, bool weights = false) {
+    DynamicOptions options;
+    options.weights = weights;
+    Dynamic d = dynamic(options);
     const auto teacher = network();
     FineTuningOptions o{.calibration = 5, .epochs = 6, .steps = 10, .batch = 32, .lr = 0, .kd = 0.01};
     o.augment = false;
@@ -398,6 +595,7 @@ TEST_CASE("the budget moves the bits; a target out of reach and a collapsed sele
   };
   CHECK(train(0.85, BudgetLaw::hinge, Choosing::straight_through) < 0.92);
   CHECK(train(0.85, BudgetLaw::hinge, Choosing::gumbel) < 0.92);
+  CHECK(train(0.85, BudgetLaw::hinge, Choosing::gumbel, /*weights=*/true) < 0.92);
   CHECK(train(1.15, BudgetLaw::distance, Choosing::straight_through) > 1.04);
   CHECK_THROWS_WITH_AS(train(0.1, BudgetLaw::hinge, Choosing::gumbel), doctest::Contains("out of reach"),
                        argument_error);
@@ -418,6 +616,11 @@ TEST_CASE("dynamic networks: wrong candidates, skips and choices") {
   CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.candidates = {4, 3}}), argument_error);
   CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.candidates = {3, 5}, .target = 4}), argument_error);
   CHECK_THROWS_AS(dynamic_policy(*model, fixed, {.after = 99}), argument_error);
+  DynamicOptions both;
+  both.weights = true;
+  CHECK_THROWS_WITH_AS(
+      dynamic_policy(*model, protocol_policy(*model, Protocol::family, 3, 4, "ste", Skip::u8), both),
+      doctest::Contains("has weights of 3 bits, expected the target's 4"), argument_error);
   const Policy shared = protocol_policy(*model, Protocol::family, 4, 4, "ste", Skip::shared);
   CHECK_THROWS_WITH_AS(dynamic_policy(*model, shared, {}), doctest::Contains("expected u8"), argument_error);
   Dynamic d = dynamic({});

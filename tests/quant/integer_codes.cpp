@@ -37,11 +37,7 @@ class Builder {
     c.dst = dst;
     c.options = options;
     c.weight_bits = bits;
-    c.weights = Array(weights, DType::s8);
-    const int low = bits == 1 ? -1 : -(1 << (bits - 1));
-    for (int64_t i = 0; i < weights.size(); ++i)
-      c.weights.data<int8_t>()[i] = static_cast<int8_t>(
-          bits == 1 ? low + 2 * draw(2) : std::max(-127, low + draw(static_cast<uint64_t>(-2 * low))));
+    c.weights = weight_codes(weights, bits);
     const auto alternatives = static_cast<int64_t>(at(src).alternatives.size());
     const Shape rows = alternatives > 0 ? Shape{alternatives, weights[0]} : Shape{weights[0]};
     c.b = random_normal(rows, Philox(2, ++stream_), 1000);
@@ -49,6 +45,15 @@ class Builder {
     c.hi = at(dst).codes ? at(dst).grid.hi : 255;
     model.layers.push_back(c);
     return std::get<Convolution>(model.layers.back());
+  }
+
+  Array weight_codes(const Shape& shape, int bits) {
+    Array codes(shape, DType::s8);
+    const int low = bits == 1 ? -1 : -(1 << (bits - 1));
+    for (int64_t i = 0; i < shape.size(); ++i)
+      codes.data<int8_t>()[i] = static_cast<int8_t>(
+          bits == 1 ? low + 2 * draw(2) : std::max(-127, low + draw(static_cast<uint64_t>(-2 * low))));
+    return codes;
   }
 
   int draw(uint64_t below) { return static_cast<int>(Philox(1).below(count_++, below)); }
@@ -92,8 +97,14 @@ Model every_layer() {
       code = static_cast<uint8_t>(b.draw(static_cast<uint64_t>(alternative.grid.hi + 1)));
   }
   m.layers.push_back(remap);
+  const int by_bits = b.value({4, 7, 6}, 5, 0.1f, 5);
+  const Array five_bits = b.weight_codes({6, 3, 3, 6}, 5);
+  b.convolution(coarse, by_bits, five_bits.shape(), 2, Conv2dOptions::with(1, 1)).other_weights = {
+      {five_bits, 5}};
   const int depthwise = b.value({4, 7, 6}, 4, 0.2f, 5);
-  b.convolution(coarse, depthwise, {6, 3, 3, 1}, 1, Conv2dOptions::with(1, 1, 6));
+  Convolution& with_shared = b.convolution(coarse, depthwise, {6, 3, 3, 1}, 1, Conv2dOptions::with(1, 1, 6));
+  with_shared.skip = by_bits;
+  with_shared.skip_ratio = 0.3f;
 
   const int joined = b.value({4, 7, 12}, 4, 0.2f, 5);
   m.layers.push_back(Concat{{dilated, depthwise}, joined});

@@ -57,7 +57,7 @@ class Model:
     def __init__(self, path):
         metadata, self.tensors = read_safetensors(path)
         graph = json.loads(metadata['stairgrad.integer_model'])
-        assert graph['version'] == 2
+        assert graph['version'] == 3  # one layer has other weights
         self.values, self.layers = graph['values'], graph['layers']
         self.input, self.output = graph['input'], graph['output']
 
@@ -156,23 +156,25 @@ class Model:
                             window.append(source[(sy * w + sx) * c + channel] if inside else None)
                     yield window
 
-    def weights(self, layer, number):
-        packed, bits = self.tensors[f'layers.{number}.weights'], layer['weight_bits']
+    def weights(self, layer, number, alternative):
+        own = alternative if 'other_weights' in layer else 0
+        packing = layer['other_weights'][own - 1] if own else layer
+        packed, bits = self.tensors[f'layers.{number}.weights' + (f'.{own}' if own else '')], packing['weight_bits']
         string = int.from_bytes(bytes(packed), 'little')
         count = math.prod(layer['weights'])
-        offsets = layer['weight_offset'] if isinstance(layer['weight_offset'], list) else [layer['weight_offset']]
+        offsets = packing['weight_offset'] if isinstance(packing['weight_offset'], list) else [packing['weight_offset']]
         size = count // layer['weights'][0]
-        return [offsets[i // size if len(offsets) > 1 else 0] + layer['weight_step'] * (string >> i * bits & (1 << bits) - 1)
+        return [offsets[i // size if len(offsets) > 1 else 0] + packing['weight_step'] * (string >> i * bits & (1 << bits) - 1)
                 for i in range(count)]
 
     def convolution(self, layer, number, choices):
         h, w, ic = self.shape(layer['src'])
         oh, ow, oc = self.shape(layer['dst'])
         _, kh, kw, depth = layer['weights']
-        source, weights = self.x[layer['src']], self.weights(layer, number)
         zero = self.grid(layer['src'], choices)['zero_point']
         value = self.values[layer['src']]
         row = choices[value['choice']] if 'choice' in value else 0
+        source, weights = self.x[layer['src']], self.weights(layer, number, row)
         b, m = (self.tensors[f'layers.{number}.{name}'][row * oc:(row + 1) * oc] for name in 'bm')
         top, _, left, _ = layer['padding']
         result = []
