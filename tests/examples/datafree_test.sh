@@ -7,9 +7,10 @@ set -uo pipefail
 
 "$build/examples/train" --model resnet8 --dataset synthetic --limit 256 --batch 32 --seed 5 --epochs 3 --out float >train.log 2>&1
 check 'a network in floats' [ -s float/model.safetensors ]
-short=(--model resnet8 --init float/model.safetensors --images 48 --synthesis-batch 24 --iterations 5 --epochs 2 --steps 4 --batch 16
-       --calibration 4)
+small=(--model resnet8 --init float/model.safetensors --images 48 --synthesis-batch 24 --iterations 5 --batch 16 --calibration 4)
+short=("${small[@]}" --epochs 2 --steps 4)
 datafree() { "$build/examples/datafree" "${short[@]}" "$@"; }
+longer() { "$build/examples/datafree" "${small[@]}" "$@"; }
 
 check 'fixed bits' datafree --wbits 4 --abits 4 --eval synthetic --limit 100 --out fixed
 check 'the integer run equals the quantized evaluation' [ "$(figure fixed/result.json agreement.codes_mismatched)" = 0 ]
@@ -29,15 +30,15 @@ check 'with the same bits' cmp fixed/integer.safetensors from/integer.safetensor
 for kind in fixed dynamic; do
   long=(--wbits 4 --abits 4 --from fixed/images --epochs 8 --steps 12 --eval synthetic --limit 60)
   if [ $kind = dynamic ]; then long+=(--selector --bops 0.9); fi
-  check "$kind bits without a stop" datafree "${long[@]}" --out whole-$kind
-  "$build/examples/datafree" "${short[@]}" "${long[@]}" --out stopped-$kind >stopped.log 2>&1 &
+  check "$kind bits without a stop" longer "${long[@]}" --out whole-$kind
+  "$build/examples/datafree" "${small[@]}" "${long[@]}" --out stopped-$kind >stopped.log 2>&1 &
   until grep -q '"epoch":1,' stopped-$kind/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
   kill -INT $!
   code=0
   wait $! || code=$?
   check 'Ctrl-C ends with exit code 130' [ "$code" -eq 130 ]
   check 'and a checkpoint' [ -s stopped-$kind/fine-tuning.ckpt -a ! -e stopped-$kind/integer.safetensors ]
-  check 'from which it goes on' datafree "${long[@]}" --resume --out stopped-$kind
+  check 'from which it goes on' longer "${long[@]}" --resume --out stopped-$kind
   check 'with the same bits' cmp stopped-$kind/integer.safetensors whole-$kind/integer.safetensors
   check 'the same weights' cmp stopped-$kind/model.safetensors whole-$kind/model.safetensors
   check 'and the same accuracy of every epoch, each noted once' python3 - $kind <<'PYTHON'
@@ -49,10 +50,10 @@ def run(name):
 whole, stopped = run("whole"), run("stopped")
 assert len(whole[1]) == 8 and whole == stopped, (whole, stopped)
 PYTHON
-  check 'once more there is nothing left to train' datafree "${long[@]}" --resume --out stopped-$kind
+  check 'once more there is nothing left to train' longer "${long[@]}" --resume --out stopped-$kind
   check 'and the bits are those' cmp stopped-$kind/integer.safetensors whole-$kind/integer.safetensors
 done
-refused 'a checkpoint of other settings' 'another run.*lr 0.5' datafree "${long[@]}" --lr 0.5 --resume --out stopped-dynamic
+refused 'a checkpoint of other settings' 'another run.*lr 0.5' longer "${long[@]}" --lr 0.5 --resume --out stopped-dynamic
 check 'a finished run may be resumed' datafree --wbits 4 --abits 4 --no-best --resume --out twice
 
 # The data set is not there: everything is made all the same, and only the evaluation fails.
