@@ -1,6 +1,7 @@
 #include "lower.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <optional>
@@ -38,16 +39,32 @@ std::string where(const Tensor& t) {
   throw argument_error(text("[lower] ", where(t), ' ', t.shape(), " has no integer form: ", why));
 }
 
+// What an activation limits values to.
+struct Limits {
+  double low = -HUGE_VAL, high = HUGE_VAL;
+
+  bool any() const { return std::isfinite(low) || std::isfinite(high); }
+  // Rounding is monotone and zero is a level, so limits become limits of codes.
+  std::array<int, 2> codes(const Grid& g) const {
+    return {std::isfinite(low) ? grid::encode(static_cast<float>(low), g) : g.lo,
+            std::isfinite(high) ? grid::encode(static_cast<float>(high), g) : g.hi};
+  }
+};
+
+std::optional<Limits> limits_of(const Tensor& t) {
+  if (is(t, "relu")) return Limits{0, HUGE_VAL};
+  if (const auto* clamp = as<ClampOp>(t)) return Limits{clamp->low, clamp->high};
+  return {};
+}
+
 // A convolution or fully connected layer with what follows it, as y = act(gain * sum(x w) + offset + skip).
 // What follows a tensor that is stored as codes follows a layer of weights one.
 struct Chain {
   Tensor layer;                      // the conv2d or linear, or the stored tensor
+  Shape image;                       // (h, w, c) of y, flattened or not
   std::vector<double> gain, offset;  // per output channel, in the units of y
-  std::optional<Tensor> skip;
-  bool relu = false;
-  double low = -HUGE_VAL, high = HUGE_VAL;
-
-  bool limited() const { return std::isfinite(low) || std::isfinite(high); }
+  std::optional<Tensor> skip = {};
+  Limits limits = {};
 };
 
 class Lowering {
@@ -85,10 +102,11 @@ class Lowering {
     return op_of(t)->forward(inputs)[static_cast<size_t>(t.output_index())];
   }
 
+  // What reads a reshape reads what the reshape reads.
   void count_readers() {
     for (const auto& node : trace_.nodes)
       for (const Tensor& input : node->inputs)
-        if (input.node()) ++readers_[key(input)];
+        if (input.node() && node->op->name() != "reshape") ++readers_[key(unshaped(input))];
   }
 
   // (h, w, c) of one image; (n, c) is a 1x1 image.
@@ -101,6 +119,16 @@ class Lowering {
     return static_cast<int>(model_.values.size()) - 1;
   }
   const Value& value(int index) const { return model_.values[static_cast<size_t>(index)]; }
+
+  // Values keep their images, so a reshape may flatten them, or undo that.
+  void check_reshape(const Tensor& t, const Shape& image) const {
+    if (t.dim(0) != trace_.inputs[0].dim(0) || (t.rank() != 2 && image_of(t.shape()) != image))
+      refuse(t, text("it makes other images of ", image, "; only flattening is possible"));
+  }
+  int reshaped(const Tensor& t, int result) const {
+    check_reshape(t, value(result).shape);
+    return result;
+  }
 
   // --- tensors that lie on a grid ---
 
@@ -115,7 +143,7 @@ class Lowering {
     } else if (const auto* route = as<ImageRouteOp>(t)) {
       result = chosen_by_image(t, route->inputs, route->column);
     } else if (is(t, "reshape")) {
-      result = stored(input_of(t));
+      result = reshaped(t, stored(input_of(t)));
     } else if (as<SliceOp>(t) || as<PadOp>(t)) {
       auto [layer, source] = subsampling(t);
       layer.src = stored(source);
@@ -176,9 +204,10 @@ class Lowering {
   // What is not a quantizer's result, on a grid.
   int on_grid(const Tensor& source, const std::string& name, const Grid& grid) {
     if (is_on_grid(source)) return remapped(stored(source), name, grid);
-    if (is_average(unshaped(source))) {
-      const int dst = add_value(name, image_of(unshaped(source).shape()), grid, grid::bits(grid));
-      average(unshaped(source), dst);
+    if (is(source, "reshape")) return reshaped(source, on_grid(input_of(source), name, grid));
+    if (is_average(source)) {
+      const int dst = add_value(name, image_of(source.shape()), grid, grid::bits(grid));
+      average(source, dst);
       return dst;
     }
     if (as<ChannelMomentsOp>(source)) {
@@ -202,6 +231,8 @@ class Lowering {
       model_.layers.push_back(integer::MaxPool{src, dst, pool->options});
       return dst;
     }
+    if (const auto limits = limits_of(source); limits && !can_be_fused(source))
+      return limited(on_grid(input_of(source), name + ".unlimited", grid), name, *limits);
     return emitted(source, name, grid);
   }
 
@@ -262,7 +293,7 @@ class Lowering {
   }
 
   bool has_one_reader(const Tensor& t) const {
-    const auto found = readers_.find(key(t));
+    const auto found = readers_.find(key(unshaped(t)));
     return found == readers_.end() || found->second <= 1;
   }
 
@@ -274,8 +305,7 @@ class Lowering {
     const Chain chain = parse(source);
     if (chain.skip && !is_on_grid(*chain.skip))
       return encoded(stored_float(source, "its skip is not quantized"), name, grid);
-    // A map that is flattened stays a map: a fully connected layer is a convolution over all of it.
-    const int dst = add_value(name, image_of(unshaped(source).shape()), grid, grid::bits(grid));
+    const int dst = add_value(name, chain.image, grid, grid::bits(grid));
     emit(chain, dst);
     return dst;
   }
@@ -290,9 +320,12 @@ class Lowering {
     const auto* op = as<ConcatOp>(t);
     if (op->axis + 1 != t.rank() || (t.rank() != 4 && t.rank() != 2))
       refuse(t, "only channels can be joined");
-    const int dst = value(parts[0]).codes
-                        ? add_value(name, image_of(t.shape()), value(parts[0]).grid, value(parts[0]).bits)
-                        : add_float(name, image_of(t.shape()), "its parts are floats");
+    const Shape image = image_of(t.shape());
+    for (const int part : parts)
+      if (value(part).shape[0] != image[0] || value(part).shape[1] != image[1])
+        refuse(t, "it joins flattened maps; join the maps, then flatten them");
+    const int dst = value(parts[0]).codes ? add_value(name, image, value(parts[0]).grid, value(parts[0]).bits)
+                                          : add_float(name, image, "its parts are floats");
     model_.layers.push_back(integer::Concat{parts, dst});
     return dst;
   }
@@ -307,10 +340,11 @@ class Lowering {
   static std::string why_float(const Tensor& t) {
     return text("no quantizer follows '", op_of(t) ? op_of(t)->name() : "input", "'");
   }
-  // Whether the op can be the last one of a chain.
-  static bool can_be_fused(const Tensor& t) {
-    return !as<MaxPool2dOp>(t) && !as<SliceOp>(t) && !as<PadOp>(t) && !as<ConcatOp>(t) &&
-           !is_average(unshaped(t));
+  // Whether the op can be the last one of a chain; limits can if what they limit can.
+  bool can_be_fused(const Tensor& t) const {
+    if (is(t, "reshape") || limits_of(t)) return can_be_fused(input_of(t));
+    return is_on_grid(t) ||
+           !(as<MaxPool2dOp>(t) || as<SliceOp>(t) || as<PadOp>(t) || as<ConcatOp>(t) || is_average(t));
   }
 
   // The value that holds `t` in floats, for the reason that `note` gives.
@@ -318,7 +352,7 @@ class Lowering {
     if (const auto found = floats_.find(key(t)); found != floats_.end()) return found->second;
     if (key(t) == key(trace_.inputs[0])) refuse(t, "a layer reads the images before they are quantized");
     int dst;
-    const Shape image = image_of(unshaped(t).shape());
+    const Shape image = image_of(t.shape());
     const std::string name = text(t.node()->scope, t.node()->scope.empty() ? "" : ".", op_of(t)->name());
     const auto moved = [&](auto layer, const Tensor& source) {
       layer.src = stored_float(source, note);
@@ -326,7 +360,7 @@ class Lowering {
       model_.layers.push_back(layer);
     };
     if (is(t, "reshape") && !is_on_grid(t)) {
-      dst = stored_float(input_of(t), note);
+      dst = reshaped(t, stored_float(input_of(t), note));
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
       moved(integer::MaxPool{0, 0, pool->options}, input_of(t));
     } else if (as<SliceOp>(t) || as<PadOp>(t)) {
@@ -341,7 +375,7 @@ class Lowering {
       average(t, dst);
     } else {
       const Chain chain = parse(t);
-      dst = add_float(name, image, note);
+      dst = add_float(name, chain.image, note);
       emit(chain, dst);
     }
     return floats_[key(t)] = dst;
@@ -392,9 +426,20 @@ class Lowering {
   }
 
   int remapped(int src, const std::string& name, const Grid& grid) {
+    return remapped(src, name, grid, table(value(src).grid, grid));
+  }
+  int remapped(int src, const std::string& name, const Grid& grid, const Remap::Table& table) {
     const int dst = add_value(name, Shape(value(src).shape), grid, grid::bits(grid));
-    model_.layers.push_back(Remap{src, dst, {table(value(src).grid, grid)}});
+    model_.layers.push_back(Remap{src, dst, {table}});
     return dst;
+  }
+  int limited(int src, const std::string& name, const Limits& limits) {
+    const Grid grid = value(src).grid;
+    const auto [lo, hi] = limits.codes(grid);
+    Remap::Table codes;
+    for (int code = 0; code < 256; ++code)
+      codes[static_cast<size_t>(code)] = static_cast<uint8_t>(std::clamp(code, lo, hi));
+    return remapped(src, name, grid, codes);
   }
   static Remap::Table table(const Grid& from, const Grid& to) {
     Remap::Table codes;
@@ -430,16 +475,24 @@ class Lowering {
 
   // --- convolutions and what is fused into them ---
 
-  static void scale(Chain& chain, const std::vector<double>& factor, const std::vector<double>& shift) {
+  static void scale(const Tensor& t, Chain& chain, const std::vector<double>& factor,
+                    const std::vector<double>& shift) {
+    if (factor.size() != chain.gain.size())
+      refuse(t, text("it has parameters for ", factor.size(), " channels, but the map it follows has ",
+                     chain.gain.size(), "; put it before what flattens the map"));
     for (size_t c = 0; c < chain.gain.size(); ++c) {
       chain.gain[c] *= factor[c];
       chain.offset[c] = chain.offset[c] * factor[c] + shift[c];
     }
   }
 
-  static void apply_batch_norm(Chain& chain, const Tensor& t) {
-    const Arrays p = {input_of(t, 1).value(), input_of(t, 2).value(), input_of(t, 3).value(),
-                      input_of(t, 4).value()};
+  void apply_batch_norm(Chain& chain, const Tensor& t) const {
+    Arrays p;  // gamma, beta, mean, variance
+    for (size_t i = 1; i <= 4; ++i) {
+      const std::optional<Array> given = constant(input_of(t, i));
+      if (!given) refuse(t, "its parameters depend on the images");
+      p.push_back(*given);
+    }
     const double eps = as<BatchNormOp>(t)->eps;
     std::vector<double> factor, shift;
     for (int64_t c = 0; c < p[0].size(); ++c) {
@@ -447,36 +500,41 @@ class Lowering {
       factor.push_back(p[0].data<float>()[c] / deviation);
       shift.push_back(p[1].data<float>()[c] - factor.back() * p[2].data<float>()[c]);
     }
-    scale(chain, factor, shift);
+    scale(t, chain, factor, shift);
   }
 
-  static void limit(Chain& chain, double low, double high) {
-    chain.low = std::max(chain.low, low);
-    chain.high = std::min(chain.high, high);
+  static void limit(Chain& chain, const Limits& limits) {
+    chain.limits.low = std::max(chain.limits.low, limits.low);
+    chain.limits.high = std::min(chain.limits.high, limits.high);
   }
 
-  static Chain chain_of(const Tensor& layer) {
-    const auto channels = static_cast<size_t>(layer.shape().back());
-    return {layer, std::vector<double>(channels, 1), std::vector<double>(channels, 0), {}};
+  Chain chain_of(const Tensor& layer) {
+    const Shape image = is_on_grid(layer) ? value(stored(layer)).shape : image_of(layer.shape());
+    const auto channels = static_cast<size_t>(image[2]);
+    return {layer, image, std::vector<double>(channels, 1), std::vector<double>(channels, 0)};
   }
 
   // Reads the ops between a layer and its quantizer, outermost first: limits, then the skip, then per-channel
   // affine maps, then the layer itself.
   Chain parse(const Tensor& t) {
+    if (is(t, "reshape")) {
+      const Chain chain = parse(input_of(t));
+      check_reshape(t, chain.image);
+      return chain;
+    }
     if (is_on_grid(t)) return chain_of(t);
     if (is(t, "conv2d") || is(t, "linear")) {
       Chain chain = chain_of(t);
       if (is(t, "linear") && t.node()->inputs.size() > 2) {
         const std::optional<Array> bias = constant(input_of(t, 2));
         if (!bias) refuse(t, "its bias is not made of parameters");
-        add_bias(chain, *bias);
+        add_bias(t, chain, *bias);
       }
       return chain;
     }
-    if (is(t, "reshape")) return parse(input_of(t));
-    if (const auto* clamp = as<ClampOp>(t); clamp || is(t, "relu")) {
+    if (const auto limits = limits_of(t)) {
       Chain chain = parse(input_of(t));
-      limit(chain, clamp ? clamp->low : 0, clamp ? clamp->high : HUGE_VAL);
+      limit(chain, *limits);
       return chain;
     }
     if (const auto* op = as<BatchNormOp>(t)) {
@@ -484,7 +542,7 @@ class Lowering {
       Chain chain = parse_affine(t, input_of(t), "batch norm follows");
       apply_batch_norm(chain, t);
       if (op->has_skip) chain.skip = input_of(t, 5);
-      if (op->relu) limit(chain, 0, op->high);
+      if (op->relu) limit(chain, {0, op->high});
       return chain;
     }
     if (is(t, "affine")) {
@@ -492,7 +550,7 @@ class Lowering {
       const Array ends = op_of(t)->forward({Array::of<double>({0, 1})})[0];
       const double shift = ends.data<double>()[0], factor = ends.data<double>()[1] - shift;
       Chain chain = parse_affine(t, input_of(t), "an affine map follows");
-      scale(chain, std::vector<double>(chain.gain.size(), factor),
+      scale(t, chain, std::vector<double>(chain.gain.size(), factor),
             std::vector<double>(chain.gain.size(), shift));
       return chain;
     }
@@ -503,19 +561,19 @@ class Lowering {
   // The chain of `source`, to which `t` still applies a map of each channel.
   Chain parse_affine(const Tensor& t, const Tensor& source, const char* what) {
     Chain chain = parse(source);
-    if (chain.skip || chain.limited()) refuse(t, text(what, " an activation or a residual add"));
+    if (chain.skip || chain.limits.any()) refuse(t, text(what, " an activation or a residual add"));
     return chain;
   }
 
   Chain parse_add(const Tensor& t) {
     const Tensor &a = input_of(t, 0), &b = input_of(t, 1);
     const bool right = is_parameter(b) || (!is_parameter(a) && !takes_skip(b)) ||
-                       (is_on_grid(b) && !is_parameter(a)) ||
+                       (is_on_grid(b) && !is_parameter(a) && takes_skip(a)) ||
                        (takes_skip(a) && !is_on_grid(a) && !is_parameter(a));
     const Tensor &layer = right ? a : b, &other = right ? b : a;
     Chain chain = parse_affine(t, layer, "an add follows");
     if (is_parameter(other))
-      add_bias(chain, other);
+      add_bias(t, chain, other.value());
     else
       chain.skip = other;
     return chain;
@@ -534,10 +592,12 @@ class Lowering {
            (is_parameter(input_of(t, 1)) && takes_skip(input_of(t, 0)));
   }
 
-  static void add_bias(Chain& chain, const Tensor& bias) {
-    if (bias.size() != static_cast<int64_t>(chain.offset.size()))
-      refuse(bias, "a bias must have one value for each channel");
-    for (size_t c = 0; c < chain.offset.size(); ++c) chain.offset[c] += bias.value().data<float>()[c];
+  // `t` adds the bias.
+  static void add_bias(const Tensor& t, Chain& chain, const Array& bias) {
+    const auto channels = static_cast<int64_t>(chain.offset.size());
+    if (bias.size() != channels || (channels > 1 && bias.shape().back() != channels))
+      refuse(t, text("a bias must have one value for each channel; got ", bias.shape(), " for ", channels));
+    for (size_t c = 0; c < chain.offset.size(); ++c) chain.offset[c] += bias.data<float>()[c];
   }
 
   struct Weights {
@@ -583,8 +643,12 @@ class Lowering {
         refuse(w, text("the weight code ", code, " does not fit 8 bits"));
       codes.push_back(static_cast<int8_t>(code));
     }
+    // A map that is flattened stays a map: a fully connected layer is a convolution over all of it. One that
+    // is not flattened has a fully connected layer for each pixel.
     Shape shape = integers.shape();
-    if (shape.rank() == 2) shape = {channels, image[0], image[1], image[2]};
+    if (shape.rank() == 2)
+      shape = input_of(chain.layer).rank() == 2 ? Shape{channels, image[0], image[1], image[2]}
+                                                : Shape{channels, 1, 1, shape[1]};
     result.integers = Array::of(codes, shape);
     return result;
   }
@@ -618,6 +682,9 @@ class Lowering {
       conv.skip_ratio = static_cast<float>(static_cast<double>(skip.scale) / dst_scale);
       skip_offset = -static_cast<double>(skip.zero_point) * conv.skip_ratio;
     }
+    if (chain.skip && value(conv.skip).shape != chain.image)
+      refuse(chain.layer, text("its result ", chain.image, " and the skip that is added, ",
+                               value(conv.skip).shape, ", have other shapes"));
     const int64_t channels = conv.weights.dim(0), per_channel = conv.weights.size() / channels;
     const auto alternatives = static_cast<int64_t>(from.alternatives.size());
     conv.b = Array(alternatives ? Shape{alternatives, channels} : Shape{channels});
@@ -639,15 +706,15 @@ class Lowering {
       conv.b.data<float>()[row] =
           static_cast<float>(-grid.zero_point * sum + offset / static_cast<double>(rounded));
     }
-    if (chain.low > chain.high) refuse(chain.layer, "the limits of its activations exclude each other");
+    if (chain.limits.low > chain.limits.high)
+      refuse(chain.layer, "the limits of its activations exclude each other");
     if (to.codes) {
-      // Limits become limits of codes: rounding is monotone and zero is a level.
-      conv.lo = std::isfinite(chain.low) ? grid::encode(static_cast<float>(chain.low), to.grid) : to.grid.lo;
-      conv.hi =
-          std::isfinite(chain.high) ? grid::encode(static_cast<float>(chain.high), to.grid) : to.grid.hi;
+      const auto [lo, hi] = chain.limits.codes(to.grid);
+      conv.lo = lo;
+      conv.hi = hi;
     } else {
-      conv.low = static_cast<float>(chain.low);
-      conv.high = static_cast<float>(chain.high);
+      conv.low = static_cast<float>(chain.limits.low);
+      conv.high = static_cast<float>(chain.limits.high);
     }
     model_.layers.push_back(std::move(conv));
   }

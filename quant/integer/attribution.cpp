@@ -11,19 +11,17 @@ const Layer& writer_of(const Model& model, int value) {
   throw argument_error(text("[attribution] nothing writes ", model.values[static_cast<size_t>(value)].name));
 }
 
-// The value that averages and changes of grid lead from, back to a map of several pixels.
+// The value that averages and changes of grid lead from.
 int last_map(const Model& model, int value) {
-  while (model.values[static_cast<size_t>(value)].shape[0] *
-             model.values[static_cast<size_t>(value)].shape[1] ==
-         1) {
-    const Layer& layer = writer_of(model, value);
-    check(std::holds_alternative<AveragePool>(layer) || std::holds_alternative<Remap>(layer) ||
-              std::holds_alternative<Encode>(layer),
-          "[attribution] a ", op_of(layer),
-          " lies between the last feature map and the last layer, expected "
-          "averages only");
-    value = sources_of(layer)[0];
+  const Layer* layer = &writer_of(model, value);
+  while (std::holds_alternative<AveragePool>(*layer) || std::holds_alternative<Remap>(*layer) ||
+         std::holds_alternative<Encode>(*layer)) {
+    value = sources_of(*layer)[0];
+    layer = &writer_of(model, value);
   }
+  const Shape& map = model.values[static_cast<size_t>(value)].shape;
+  check(map[0] * map[1] > 1, "[attribution] the last layer reads the ", op_of(*layer), ' ',
+        name_of(model, *layer), ", whose result has one pixel; expected averages of a feature map");
   return value;
 }
 

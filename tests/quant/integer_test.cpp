@@ -17,6 +17,7 @@
 #include "../../kernels/allocator.h"
 #include "../../kernels/threads.h"
 #include "../../nn/model.h"
+#include "../../quant/integer/attribution.h"
 #include "../../quant/integer/model_file.h"
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
@@ -244,7 +245,7 @@ TEST_CASE("a flattened map may be quantized again before the fully connected lay
   }
 }
 
-TEST_CASE("whatever is made of the library's ops is lowered, and equals the float graph but for roundings") {
+TEST_CASE("graphs of the ops that have an integer form equal the float graph but for roundings") {
   // A site for each place; weights of 8 bits.
   struct Sites {
     std::map<std::string, std::shared_ptr<Quantizer>> quantizers;
@@ -253,14 +254,21 @@ TEST_CASE("whatever is made of the library's ops is lowered, and equals the floa
       if (!q) q = make_quantizer("lsq", {.bits = bits});
       return (*q)(x).value;
     }
-    Tensor conv(const Tensor& x, const std::string& name, const Shape& weights,
-                const Conv2dOptions& options = {}) {
+    Tensor weights(const std::string& name, const Shape& shape) {
       auto& q = quantizers[name];
       if (!q) q = make_quantizer("lsq", {.bits = 8, .weight = true});
       auto& w = tensors[name];
-      if (!w) w = Tensor::leaf(random_normal(weights, Philox(21, tensors.size()), 0.3));
+      if (!w) w = Tensor::leaf(random_normal(shape, Philox(21, tensors.size()), 0.3));
+      return (*q)(*w).value;
+    }
+    Tensor conv(const Tensor& x, const std::string& name, const Shape& shape,
+                const Conv2dOptions& options = {}) {
       const Scope scope(name);
-      return conv2d(x, (*q)(*w).value, options);
+      return conv2d(x, weights(name, shape), options);
+    }
+    Tensor connected(const Tensor& x, const std::string& name, int64_t out) {
+      const Scope scope(name);
+      return linear(x, weights(name, {out, x.shape().back()}));
     }
     std::map<std::string, std::optional<Tensor>> tensors;
   };
@@ -269,7 +277,55 @@ TEST_CASE("whatever is made of the library's ops is lowered, and equals the floa
   const auto head = [](Sites& s, const Tensor& x) {
     return s.conv(s(x, "last"), "head", {3, x.dim(1), x.dim(2), x.dim(3)});
   };
+  const auto flat = [](const Tensor& x) { return reshape(x, {x.dim(0), x.size() / x.dim(0)}); };
+  const auto normal = [](const Tensor& x) {
+    const int64_t c = x.shape().back();
+    const auto drawn = [&](uint64_t stream, double low) {
+      return Tensor(random_uniform({c}, Philox(22, stream), low, 1.5));
+    };
+    return batch_norm_eval(x, drawn(1, -1), drawn(2, -0.5), drawn(3, -0.5), drawn(4, 0.5));
+  };
   const std::vector<std::pair<std::string, Graph>> graphs = {
+      {"a max pool that is flattened, then quantized",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor y = max_pool2d(relu(s.conv(x, "a", {4, 3, 3, 3}, same)), Pool2dOptions::with(2, 2));
+         return s.connected(s(flat(y), "flat"), "b", 3);
+       }},
+      {"joined maps that are flattened, then quantized",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = relu(s.conv(x, "a", {4, 3, 3, 3}, same)), b = s.conv(x, "b", {2, 1, 1, 3});
+         return s.connected(s(flat(concat({a, b}, 3)), "flat"), "c", 3);
+       }},
+      {"an activation behind a flattened map, and one behind two",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = s(relu(flat(s.conv(x, "a", {4, 3, 3, 3}, same))), "a.out", 5);
+         const Tensor b = s.connected(a, "b", 6);
+         return s.connected(s(clamp(relu(reshape(b, {b.dim(0), 1, 1, 6})), -1, 2), "b.out"), "c", 3);
+       }},
+      {"activations behind a max pool, an average and joined maps",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = max_pool2d(s.conv(x, "a", {4, 3, 3, 3}, same), Pool2dOptions::with(2, 1));
+         const Tensor b =
+             avg_pool2d(s.conv(s(relu(a), "a.out"), "b", {4, 1, 1, 4}), Pool2dOptions::with(2, 1));
+         const Tensor y = s(hardtanh(b, -0.2, 0.7), "b.out");
+         return head(s, relu6(concat({s.conv(y, "c", {3, 1, 1, 4}), s.conv(y, "d", {2, 1, 1, 4})}, 3)));
+       }},
+      {"residual adds behind an activation, in both orders",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor a = s(relu(s.conv(x, "a", {4, 3, 3, 3}, same)), "a.out");
+         const Tensor b = s(relu(normal(s.conv(a, "b", {4, 3, 3, 4}, same))) + a, "b.out");
+         return head(s, b + relu(normal(s.conv(b, "c", {4, 3, 3, 4}, same))));
+       }},
+      {"a fully connected layer for each pixel",
+       [&](Sites& s, const Tensor& x) {
+         return head(s, relu(s.connected(s(s.conv(x, "a", {4, 3, 3, 3}, same), "a.out"), "b", 5)));
+       }},
+      {"batch norm whose scale is computed from parameters",
+       [&](Sites& s, const Tensor& x) {
+         const Tensor p = Tensor::leaf(Array::of<float>({0.5f, 1, -1, 2})),
+                      y = s.conv(x, "a", {4, 3, 3, 3}, same);
+         return head(s, relu(batch_norm_eval(y, p * p + 0.1, p, p.detach(), p.detach() * p.detach())));
+       }},
       {"joined branches that share a quantizer",
        [&](Sites& s, const Tensor& x) {
          const Tensor a = relu(s.conv(x, "a", {4, 3, 3, 3}, same)), b = s.conv(x, "b", {6, 1, 1, 3});
@@ -302,8 +358,7 @@ TEST_CASE("whatever is made of the library's ops is lowered, and equals the floa
          Tensor y = max_pool2d(relu(s.conv(x, "a", {4, 3, 3, 3}, same)), Pool2dOptions::with(2, 2));
          y = relu(s.conv(s(y, "y1", 4), "b", {4, 3, 3, 4}, same) + y);
          y = relu6(y + s.conv(s(y, "y2", 4), "c", {4, 3, 3, 4}, same));
-         const Tensor flat = global_avg_pool(y);
-         return s.conv(s(flat, "flat"), "d", {3, 1, 1, 4});
+         return s.connected(s(global_avg_pool(y), "flat"), "d", 3);
        }},
       {"dilated, grouped and one-sided convolutions that end in a map of codes",
        [&](Sites& s, const Tensor& x) {
@@ -490,6 +545,35 @@ TEST_CASE("each layer, fed the codes of the integer run, gives the codes of the 
   }
 }
 
+TEST_CASE("attribution goes back over averages and changes of grid to a map, and refuses another layer") {
+  const auto w = make_quantizer("lsq", {.bits = 8, .weight = true});
+  std::vector<std::shared_ptr<Quantizer>> a;
+  for (int i = 0; i < 4; ++i) a.push_back(make_quantizer("lsq", {.bits = i == 2 ? 4 : 8}));
+  const Tensor k = Tensor::leaf(random_normal({3, 1, 1, 2}, Philox(4, 1)));
+  const Tensor inner = Tensor::leaf(random_normal({6, 12}, Philox(4, 2))),
+               wide = Tensor::leaf(random_normal({5, 12}, Philox(4, 3))),
+               narrow = Tensor::leaf(random_normal({5, 6}, Philox(4, 4)));
+  for (const bool two : {false, true}) {
+    const auto run = [&](const Tensors& in) {
+      Tensor x = (*a[1])(relu(conv2d((*a[0])(in[0]).value, (*w)(k).value))).value;
+      x = (*a[2])(reshape(avg_pool2d(x, Pool2dOptions::with(2, 2)), {x.dim(0), 12})).value;
+      if (two) x = (*a[3])(relu(linear(x, (*w)(inner).value))).value;
+      return linear(x, (*w)(two ? narrow : wide).value);
+    };
+    const Array images = images_of({2, 4, 4, 2});
+    run({images});
+    const integer::Model lowered = lower(trace(run, {Array::zeros({1, 4, 4, 2})}));
+    integer::Session session(lowered, 2, /*keep_values=*/true);
+    session.run(images);
+    if (two) {
+      CHECK_THROWS_WITH_AS(attribution_map(lowered, session, {0, 1}), doctest::Contains("one pixel"),
+                           argument_error);
+    } else {
+      CHECK(attribution_map(lowered, session, {0, 1}).shape() == Shape{2, 4, 4});
+    }
+  }
+}
+
 TEST_CASE("limits after limits, and batch norm after them, are not folded wrongly") {
   const auto w = make_quantizer("lsq", {.bits = 8, .weight = true});
   const auto a = make_quantizer("lsq", {.bits = 8}), b = make_quantizer("lsq", {.bits = 8});
@@ -510,6 +594,73 @@ TEST_CASE("limits after limits, and batch norm after them, are not folded wrongl
       },
       "batch norm follows an activation");
   refuses([&](const Tensor& x) { return clamp(clamp(x, -HUGE_VAL, -1), 0, 2); }, "exclude each other");
+}
+
+TEST_CASE("shapes and axes that lowering cannot follow are refused by op and layer") {
+  const auto w = make_quantizer("lsq", {.bits = 8, .weight = true});
+  std::vector<std::shared_ptr<Quantizer>> a;
+  for (int i = 0; i < 3; ++i) a.push_back(make_quantizer("lsq", {.bits = 8}));
+  const Tensor k = Tensor::leaf(random_normal({4, 1, 1, 4}, Philox(3, 1))),
+               ones = Tensor::leaf(Array::full({4}, 1));
+  const auto conv = [&](const Tensor& x) { return conv2d(x, (*w)(k).value); };
+  const auto flat = [](const Tensor& x) { return reshape(x, {x.dim(0), x.size() / x.dim(0)}); };
+  const auto normal = [](const Tensor& x, const Tensor& p) {
+    return batch_norm_eval(x, p, p, p.detach(), p.detach());
+  };
+  // `tail` follows a convolution of (4, 4, 4) codes and is quantized.
+  const auto refuses = [&](const std::function<Tensor(const Tensor&)>& tail, const char* op,
+                           const char* why) {
+    CAPTURE(op);
+    const auto run = [&](const Tensors& in) {
+      const Tensor x = conv((*a[0])(in[0]).value);
+      const Scope scope("odd");
+      return (*a[1])(tail(x)).value;
+    };
+    run({images_of({2, 4, 4, 4})});
+    const Trace t = trace(run, {images_of({1, 4, 4, 4})});
+    CHECK_THROWS_WITH_AS(lower(t), doctest::Contains(text("[lower] ", op, " of odd").c_str()),
+                         argument_error);
+    CHECK_THROWS_WITH_AS(lower(t), doctest::Contains(why), argument_error);
+  };
+  refuses(
+      [&](const Tensor& x) {
+        return relu(normal(reshape(x, {x.dim(0), 8, 8, 1}), Tensor::leaf(Array::full({1}, 1))));
+      },
+      "reshape", "only flattening");
+  refuses(
+      [&](const Tensor& x) {
+        return reshape(flat(x), {x.dim(0), 8, 2, 4});
+      },
+      "reshape", "only flattening");
+  const Tensor square = Tensor::leaf(random_normal({4, 4}, Philox(3, 4)));
+  refuses(
+      [&](const Tensor& x) {
+        return linear((*a[2])(reshape(x, {x.size() / 4, 4})).value, (*w)(square).value);
+      },
+      "reshape", "only flattening");
+  refuses(
+      [&](const Tensor& x) {
+        return reshape(relu(reshape(x, {x.size() / 4, 4})), x.shape());
+      },
+      "reshape", "only flattening");
+  const Tensor wide = Tensor::leaf(random_uniform({64}, Philox(3, 2), 0.5, 1));
+  refuses([&](const Tensor& x) { return relu(reshape(normal(flat(x), wide), x.shape())); }, "batch_norm",
+          "parameters for 64 channels, but the map it follows has 4");
+  const Tensor rows = Tensor::leaf(random_normal({4, 1, 1}, Philox(3, 3)));
+  refuses([&](const Tensor& x) { return relu(x + rows); }, "add", "one value for each channel");
+  refuses(
+      [&](const Tensor& x) {
+        return relu(concat({flat(x), flat(relu(x))}, 1));
+      },
+      "concat", "flattened maps");
+  refuses(
+      [&](const Tensor& x) { return normal(x, slice(reshape(global_avg_pool(x), {x.dim(0) * 4}), 0, 0, 4)); },
+      "batch_norm", "depend on the images");
+  refuses(
+      [&](const Tensor& x) {
+        return conv((*a[2])(x).value) + (*a[2])(reshape(global_avg_pool(x), {x.dim(0), 1, 1, 4})).value;
+      },
+      "conv2d", "other shapes");
 }
 
 TEST_CASE("what has no integer form is refused by name") {
