@@ -17,12 +17,27 @@ using integer::Value;
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
 
+/// Gives the taps of a model their hooks back, whatever happens in between.
+class KeptHooks {
+ public:
+  explicit KeptHooks(nn::Model& model) {
+    for (const nn::NamedTap& t : model.taps()) hooks_.emplace_back(t.tap, t.tap->hook);
+  }
+  ~KeptHooks() {
+    for (auto& [tap, hook] : hooks_) tap->hook = std::move(hook);
+  }
+  KeptHooks(const KeptHooks&) = delete;
+  KeptHooks& operator=(const KeptHooks&) = delete;
+
+ private:
+  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks_;
+};
+
 /// Runs the network without its quantizers; what passes the taps of activations, by their names.
 std::map<std::string, Array> float_values(nn::Model& model, const Array& images) {
   std::map<std::string, Array> values;
-  std::map<std::string, std::function<Quantized(const Tensor&)>> hooks;
+  const KeptHooks kept(model);
   for (const nn::NamedTap& t : model.taps()) {
-    hooks[t.name] = t.tap->hook;
     if (t.tap->role == nn::Tap::Role::weight)
       t.tap->hook = nullptr;
     else
@@ -31,12 +46,9 @@ std::map<std::string, Array> float_values(nn::Model& model, const Array& images)
         return Quantized{x, {}};
       };
   }
-  {
-    const nn::Evaluation evaluation(model);
-    const NoGrad no_grad;
-    values["logits"] = model(images).value();
-  }
-  for (const nn::NamedTap& t : model.taps()) t.tap->hook = hooks.at(t.name);
+  const nn::Evaluation evaluation(model);
+  const NoGrad no_grad;
+  values["logits"] = model(images).value();
   values["images"] = images;
   return values;
 }
@@ -80,6 +92,8 @@ Distance distance(const Array& x, const Array& y) {
 }
 
 std::vector<LayerExplanation> explain(const integer::Model& lowered, nn::Model& model, const Array& images) {
+  check(integer::choices_of(lowered) == 0,
+        "[explain] got a model whose images take grids of their own, expected one grid for each value");
   const std::map<std::string, Array> floats = float_values(model, images);
   const Arrays expected = integer::evaluate(lowered, images);
   integer::Session session(lowered, images.dim(0), /*keep_values=*/true);

@@ -27,7 +27,8 @@ struct LayerExplanation {
 };
 
 /// Runs `images` through the float network (the weights of `model`, its quantizers taken out for the time),
-/// the integer runtime and the quantized evaluation. `lowered` is made from `model` with its sites.
+/// the integer runtime and the quantized evaluation. `lowered` is made from `model` with its sites. Throws
+/// argument_error where values have alternatives: a distance over images on several grids says little.
 std::vector<LayerExplanation> explain(const integer::Model& lowered, nn::Model& model, const Array& images);
 
 /// The distance of y from x; both f32 of one size.

@@ -41,6 +41,26 @@ TEST_CASE("distance by hand") {
   CHECK_THROWS_AS(distance(x, Array::zeros({2})), argument_error);
 }
 
+TEST_CASE("explain gives the network its quantizers back when a run fails, and refuses grids by image") {
+  auto model = nn::make_model("resnet8", {.in_channels = 3, .image_size = 12, .classes = 10, .width = 0.5});
+  nn::initialise(*model, 3);
+  model->eval();
+  attach_sites(*model, uniform_policy(*model, {2, 2, "ste"}, Skip::u8, Ends::same));
+  const Array images = random_normal(model->input_shape(6), Philox(5));
+  calibrate(*model, images);
+  integer::Model lowered =
+      lower(trace([&](const Tensors& in) { return (*model)(in[0]); }, {Array::zeros(model->input_shape())}));
+  const std::vector<double> before = (*model)(images).value().to_vector();
+  CHECK_THROWS_AS(explain(lowered, *model, Array::zeros({2, 12, 12, 5})), argument_error);
+  CHECK((*model)(images).value().to_vector() == before);
+
+  integer::Value& value = lowered.values.back();
+  value.alternatives = {{8, value.grid}, {8, value.grid}};
+  value.choice = 0;
+  CHECK_THROWS_WITH_AS(explain(lowered, *model, images), doctest::Contains("one grid for each value"),
+                       argument_error);
+}
+
 TEST_CASE("explain says of each layer how far it is from the float network") {
   const auto fine = explained(8, 8), coarse = explained(3, 3);
   int with_distance = 0;
