@@ -14,6 +14,7 @@
 #include "../data/formats/image.h"
 #include "../data/formats/labels.h"
 #include "../data/loader.h"
+#include "../kernels/movement.h"
 #include "../kernels/reduce.h"
 #include "../kernels/threads.h"
 #include "../nn/attribution.h"
@@ -214,17 +215,20 @@ std::vector<std::string> class_names(const Settings& s, const Network& network) 
   return names;
 }
 
-// The square in the middle of a picture, as the network takes it: 7/8 of the shorter side (224 of 256), but
-// all of it for small networks. u8 (side, side, channels).
+// The middle of a picture, as the network takes it: 7/8 of the shorter side (224 of 256), but all of it for
+// small networks. u8 of the shape `image`.
 Array seen(const Array& picture, const Shape& image) {
-  const int64_t side = image[0], shorter = side < 64 ? side : side * 8 / 7;
-  Array square = picture;
-  if (picture.dim(0) != side || picture.dim(1) != side)
-    square = data::centre_crop(data::resize_short_side(picture, shorter), side);
-  if (image[2] == 3) return square;
-  Array grey({side, side, 1}, DType::u8);
-  const uint8_t* rgb = square.data<uint8_t>();
-  for (int64_t i = 0; i < side * side; ++i)  // luma of ITU-R 601
+  const int64_t h = image[0], w = image[1], side = std::max(h, w);
+  Array middle = picture;
+  if (picture.dim(0) != h || picture.dim(1) != w) {
+    middle = data::centre_crop(data::resize_short_side(picture, side < 64 ? side : side * 8 / 7), side);
+    const int64_t top = (side - h) / 2, left = (side - w) / 2;
+    middle = kernels::slice(middle, {{top, top + h}, {left, left + w}, {0, 3}});
+  }
+  if (image[2] == 3) return middle;
+  Array grey(image, DType::u8);
+  const uint8_t* rgb = middle.data<uint8_t>();
+  for (int64_t i = 0; i < h * w; ++i)  // luma of ITU-R 601
     grey.data<uint8_t>()[i] =
         static_cast<uint8_t>((299 * rgb[3 * i] + 587 * rgb[3 * i + 1] + 114 * rgb[3 * i + 2] + 500) / 1000);
   return grey;
@@ -247,9 +251,9 @@ Answer ask(Network& network, const Array& images) {
 }
 
 // Where the network looks, over the picture it saw, large enough for people.
-Array looked_at(Network& network, const Array& square, const Array& images) {
+Array looked_at(Network& network, const Array& seen_picture, const Array& images) {
   const Array map = network.looks_at(images);
-  const Array picture = picture_of(cast(square, DType::f32), 0, 255);
+  const Array picture = picture_of(cast(seen_picture, DType::f32), 0, 255);
   const int factor = static_cast<int>(std::max<int64_t>(1, 224 / picture.dim(0)));
   return heat_overlay(enlarge(picture, factor), map);
 }
@@ -262,7 +266,7 @@ double accuracy(const Settings& s, Network& network, const data::Normalisation& 
         " classes, but ", s.words[0], " has ", network.classes);
   const int64_t side = network.image[0];
   data::Transform transform{.normalisation = normalisation};
-  if (pictures.image_shape[0] != side || pictures.image_shape[1] != side)
+  if (pictures.image_shape[0] != side || pictures.image_shape[1] != network.image[1])
     transform = data::resize_and_centre_crop(normalisation, side < 64 ? side : side * 8 / 7, side);
   data::Loader loader(pictures, transform, {.batch = side < 64 ? 200 : 32});
   Progress progress("evaluating", pictures.size());
@@ -308,9 +312,9 @@ int main(int argc, char** argv) {
     Value::List results;
     for (size_t i = 1; i < s.words.size(); ++i) {
       const std::string& path = s.words[i];
-      const Array square = seen(data::read_image(path), network->image);
+      const Array picture = seen(data::read_image(path), network->image);
       Array images({1, network->image[0], network->image[1], network->image[2]});
-      transform.apply(square, data::Draws(0, 0, 0), images, 0);
+      transform.apply(picture, data::Draws(0, 0, 0), images, 0);
       const Answer answer = ask(*network, images);
 
       std::cout << path << "\n";
@@ -326,9 +330,15 @@ int main(int argc, char** argv) {
       // The number keeps pictures of one name in different folders apart.
       const std::string stem = std::filesystem::path(path).stem().string();
       const std::string overlay = run.file(text(i, '-', stem, ".gradcam.png"));
-      data::write_png(overlay, looked_at(*network, square, images));
-      std::cout << "where it looks: " << overlay << "\n\n";
-      results.push_back(Value::Group{{"image", path}, {"top", top}, {"gradcam", overlay}});
+      Value::Group result = {{"image", path}, {"top", top}};
+      try {
+        data::write_png(overlay, looked_at(*network, picture, images));
+        std::cout << "where it looks: " << overlay << "\n\n";
+        result.emplace_back("gradcam", overlay);
+      } catch (const argument_error& error) {
+        std::cout << "no Grad-CAM: " << error.what() << "\n\n";
+      }
+      results.push_back(result);
     }
     run.result().set("images", results);
     run.finish();

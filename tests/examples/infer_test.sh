@@ -45,6 +45,16 @@ in_integers() {
 }
 check 'five classes and a Grad-CAM of an integer model' in_integers
 
+without_attribution() {
+  mkdir -p every && "$build/tests/quant/integer_codes" every && infer every/model.safetensors "$pictures/baseline.jpg" --out every >said.log &&
+    [ "$(grep -c '^[a-e] .* %$' said.log)" -eq 5 ] && grep -q '^no Grad-CAM: .*one pixel' said.log && python3 - <<'PYTHON'
+import json
+image, = json.load(open('every/result.json'))['images']
+assert len(image['top']) == 5 and 'gradcam' not in image, image
+PYTHON
+}
+check 'five classes without a Grad-CAM, of pictures that are not square, of a model whose layers after the last map are several' without_attribution
+
 described() {
   infer --describe "$whole" --out described >described.log && grep -q '^layer1.0.conv1 *convolution *3x3 .* 8 ' described.log &&
     grep -q 'bytes of parameters' described.log && grep -q '<table' described/describe.html
