@@ -40,7 +40,8 @@ struct Settings {
   int stage_epochs = 2;
   double quantizer_lr = 1, distill = 0, temperature = 4, dampen = 0;
   int64_t batch_norm_batches = 0, attribution = 0;
-  bool deploy = true, test_curve = false;
+  DeploymentOptions deployment;
+  bool test_curve = false;
   Value values;
 
   void parse(int argc, char** argv) {
@@ -49,7 +50,6 @@ struct Settings {
                      "--quantizer dsq --dtype bf16 --integer-forward",
                      "qat --model resnet20 --init resnet20.th --import pytorch --policy policy.json",
                      "qat --model resnet20 --init out/qat/model.safetensors --epochs 0"});
-    bool no_deploy = false;
     common.add_to(options, "out/qat");
     task.add_to(options);
     quantization.add_to(options);
@@ -75,11 +75,11 @@ struct Settings {
              "--init did "
              "in floats; 0: do not")
         .at_least(0);
-    options.add("--no-deploy", no_deploy, "do not lower to integers");
+    deployment.add_to(options);
     options.add("--test-curve", test_curve,
                 "measure the test set after every epoch; without it, it is used once, after the last");
     options.parse(argc, argv);
-    deploy = !no_deploy;
+    deployment.validate();
     check(attribution == 0 || (training.epochs > 0 && !task.init.empty()),
           "--attribution compares a network that is trained here with its --init in floats; got no --init or "
           "--epochs 0");
@@ -304,9 +304,7 @@ class Qat {
               << " of " << count(fake_.images) << (s_.task.validate ? " held-out" : " test") << " pictures\n";
   }
 
-  void lower() {
-    if (s_.deploy) agreement_ = deploy_and_compare(task_, policy_, task_.test, run_);
-  }
+  void lower() { deployed_ = deploy_and_compare(task_, policy_, task_.test, s_.deployment, run_); }
 
   Curve curve(const std::string& name, const std::string& field) const {
     const RunDirectory::Series series = run_.series("epoch", field);
@@ -361,7 +359,7 @@ class Qat {
     Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", s_.quantization.title()),
                   text(percent(fake_.accuracy), " of ", count(fake_.images),
                        s_.task.validate ? " held-out pictures" : " test pictures", ", last epoch"));
-    if (agreement_) report.paragraph(agreement_->str());
+    if (deployed_) report.paragraph(deployed_->agreement.str());
     if (epochs_ > 0) {
       report.section("Training");
       report.curves("Loss", "epoch", "cross-entropy",
@@ -372,6 +370,7 @@ class Qat {
     }
     report.section("Bits");
     add_bits(report, cost_);
+    if (deployed_ && deployed_->explanation) deployed_->explanation->add_to(report);
     if (looks_) {
       const Array sheet = show_attribution(report, *task_.model, *in_floats_, task_);
       data::write_png(run_.file("attribution.png"), sheet);
@@ -384,7 +383,7 @@ class Qat {
     report.save(run_.file("report.html"));
     run_.finish();
     std::cout << "see " << run_.file("report.html") << "\n";
-    if (agreement_) agreement_->expect_equal(run_.file("result.json"));
+    if (deployed_) deployed_->agreement.expect_equal(run_.file("result.json"));
   }
 
   Settings s_;
@@ -402,7 +401,7 @@ class Qat {
   double all_steps_ = 0;  // of the stage
   int epochs_ = 0;        // of the stages that are done
   Evaluated fake_;
-  std::optional<Agreement> agreement_;
+  std::optional<Deployment> deployed_;
   std::vector<quant::LayerCost> cost_;
 };
 

@@ -16,7 +16,6 @@
 #include "../quant/integer/model.h"
 #include "../quant/sites.h"
 #include "common/deployment.h"
-#include "common/explanation.h"
 #include "common/machine.h"
 #include "common/pictures.h"
 #include "common/policy_description.h"
@@ -161,7 +160,7 @@ class Quickstart {
 
     const Stopwatch comparing;
     agreement_ = compare(lowered_, *model_, task_.test, plain_);
-    explain_layers();
+    explained_ = explain_layers(lowered_, *model_, task_.test, plain_, /*images=*/50, run_);
     run_.seconds("compare", comparing.seconds());
     Value& result = run_.result();
     agreement_.record(result);
@@ -170,15 +169,6 @@ class Quickstart {
     result.set("cost.bops", quant::total_bops(cost_));
     result.set("cost.bytes", integer::parameter_bytes(lowered_));
     result.set("cost.bytes_float", 4 * task_.model->parameter_count());
-  }
-
-  void explain_layers() {
-    data::Loader loader(data::first(task_.test, explained_images), plain_, {.batch = explained_images});
-    loader.start(0);
-    data::Batch batch;
-    loader.next(batch);
-    explained_ = quant::explain(lowered_, *model_, batch.images);
-    run_.result().set("layers", explanation_value(explained_));
   }
 
   void measure_speed() {
@@ -266,15 +256,13 @@ class Quickstart {
     report.curves("Accuracy", "epoch", "percent", {curve(measured(), "accuracy")});
     report.section("Bits");
     add_bits(report, cost_);
-    add_explanation(report, explained_, explained_images);
+    explained_.add_to(report);
     show_attribution(report);
     report.save(run_.file("report.html"));
     run_.finish();
     std::printf("\n%s\n%s\n\nreport: %s\n", table.text().c_str(), agreement_.str().c_str(),
                 run_.file("report.html").c_str());
   }
-
-  static constexpr int64_t explained_images = 50;
 
   Settings s_;
   Task task_;  // its model is the network in floats
@@ -285,7 +273,7 @@ class Quickstart {
   Evaluated float_, fake_;
   std::vector<quant::LayerCost> cost_;
   integer::Model lowered_;
-  std::vector<quant::LayerExplanation> explained_;
+  Explanation explained_;
   Agreement agreement_;
   Speed float_speed_, integer_speed_;
 };

@@ -1,6 +1,7 @@
 #include "deployment.h"
 
 #include <algorithm>
+#include <cstring>
 #include <iostream>
 
 #include "../../autograd/recorder.h"
@@ -39,6 +40,14 @@ int64_t differing(const Array& codes, float zero_point, const Array& integers) {
   return count;
 }
 
+// Floats that differ in any bit.
+int64_t differing_floats(const Array& a, const Array& b) {
+  const float *x = a.data<float>(), *y = b.data<float>();
+  int64_t count = 0;
+  for (int64_t i = 0; i < a.size(); ++i) count += std::memcmp(x + i, y + i, sizeof(float)) != 0;
+  return count;
+}
+
 Array as_rows(const Array& logits) {
   return logits.reshape({logits.dim(0), logits.dim(0) ? logits.size() / logits.dim(0) : 0});
 }
@@ -53,6 +62,17 @@ double median_seconds(const std::function<void()>& body) {
     times.push_back(watch.seconds());
   }
   return percentile(std::move(times), 0.5);
+}
+
+// Runs images in whole batches of a session, and compares their logits.
+void compare_logits(integer::Session& session, const Array& images, const Array& expected,
+                    Agreement& result) {
+  const int64_t batch = session.batch();
+  for (int64_t i = 0; i + batch <= images.dim(0); i += batch) {
+    const Array& logits = session.run(images.slice(i, batch));
+    result.logits += logits.size();
+    result.logits_differing += differing_floats(logits, expected.slice(i, batch));
+  }
 }
 
 // `prepare` makes the function that runs a batch.
@@ -81,6 +101,8 @@ void Agreement::record(Value& result) const {
   result.set("agreement.top1", top1);
   result.set("agreement.codes_total", codes);
   result.set("agreement.codes_mismatched", mismatched);
+  result.set("agreement.logits_total", logits);
+  result.set("agreement.logits_differing", logits_differing);
   result.set("agreement.fake_quant_top1", fake_top1);
   result.set("agreement.fake_quant_codes_differing_percent", fake_share());
   Value::Group sites;
@@ -90,16 +112,18 @@ void Agreement::record(Value& result) const {
 
 std::string Agreement::str() const {
   return text("The integer run against the quantized evaluation: ", count(mismatched), " of ", count(codes),
-              " codes differ, top-1 agrees on ", count(top1), " of ", count(images),
+              " codes and ", count(logits_differing), " of ", count(logits),
+              " logits differ, top-1 agrees on ", count(top1), " of ", count(images),
               " images. Against plain f32 fake quantization: ", percent(fake_share(), 4),
               " of codes differ, top-1 agrees on ", count(fake_top1), ".");
 }
 
 void Agreement::expect_equal(const std::string& result_file) const {
-  if (mismatched > 0)
-    throw numeric_error(text(mismatched,
-                             " codes of the integer run differ from the quantized evaluation; please report this with ",
-                             result_file));
+  if (mismatched + logits_differing > 0)
+    throw numeric_error(
+        text(mismatched, " codes and ", logits_differing,
+             " logits of the integer run differ from the quantized evaluation; please report this with ",
+             result_file));
 }
 
 integer::Model lowered(nn::Model& model, const data::Normalisation& normalisation,
@@ -139,8 +163,36 @@ std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& po
   return cost;
 }
 
-std::optional<Agreement> deploy_and_compare(Task& task, const quant::Policy& policy,
-                                            const data::Dataset& test, RunDirectory& run) {
+Explanation explain_layers(const integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
+                           const data::Transform& transform, int64_t images, RunDirectory& run) {
+  const data::Dataset few = data::first(dataset, std::min(images, dataset.size()));
+  data::Loader loader(few, transform, {.batch = few.size()});
+  loader.start(0);
+  data::Batch batch;
+  loader.next(batch);
+  const Explanation result{quant::explain(lowered, model, batch.images), few.size()};
+  run.result().set("layers", explanation_value(result.layers));
+  std::cout << explanation_table(result.layers).text();
+  return result;
+}
+
+void DeploymentOptions::add_to(Options& options) {
+  options.add("--no-deploy", no_deploy, "do not lower to integers");
+  options
+      .add("--explain", explain,
+           "say of each integer layer, on so many test pictures, how far it is from the float network; 0: do "
+           "not")
+      .at_least(0);
+}
+
+void DeploymentOptions::validate() const {
+  check(explain == 0 || !no_deploy, "--explain ", explain, " needs the integer model; leave out --no-deploy");
+}
+
+std::optional<Deployment> deploy_and_compare(Task& task, const quant::Policy& policy,
+                                             const data::Dataset& test, const DeploymentOptions& options,
+                                             RunDirectory& run) {
+  if (options.no_deploy) return {};
   std::optional<integer::Model> lowered;
   try {
     lowered = deploy(*task.model, task, policy, run.file("integer.safetensors"));
@@ -149,11 +201,14 @@ std::optional<Agreement> deploy_and_compare(Task& task, const quant::Policy& pol
     std::cout << "not deployed: " << error.what() << "\n";
     return {};
   }
-  const Agreement agreement = compare(*lowered, *task.model, test, task.test_transform());
-  agreement.record(run.result());
+  Deployment result{compare(*lowered, *task.model, test, task.test_transform()), {}};
+  result.agreement.record(run.result());
   run.result().set("cost.bytes", integer::parameter_bytes(*lowered));
-  std::cout << agreement.str() << "\n";
-  return agreement;
+  std::cout << result.agreement.str() << "\n";
+  if (options.explain > 0)
+    result.explanation =
+        explain_layers(*lowered, *task.model, test, task.test_transform(), options.explain, run);
+  return result;
 }
 
 Agreement compare(const integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
@@ -162,15 +217,23 @@ Agreement compare(const integer::Model& lowered, nn::Model& model, const data::D
   model.eval();
   const quant::SiteRecorder recorder(model);
   const NoGrad no_grad;
-  data::Loader loader(dataset, transform, {.batch = 200});
+  data::Loader loader(dataset, transform, {.batch = 192});
   Progress progress("comparing codes", dataset.size());
   std::unique_ptr<integer::Session> session;
+  integer::Session small(lowered, 32), single(lowered, 1);
   for (const data::Batch& batch : loader.epoch(0)) {
     if (!session || session->batch() != batch.size())
       session = std::make_unique<integer::Session>(lowered, batch.size(), /*keep_values=*/true);
-    const Array own = kernels::argmax(session->run(batch.images));
     const Arrays expected = integer::evaluate(lowered, batch.images);
-    const Array evaluated = kernels::argmax(as_rows(expected[static_cast<size_t>(lowered.output)]));
+    const Array logits = as_rows(expected[static_cast<size_t>(lowered.output)]);
+    compare_logits(*session, batch.images, logits, result);
+    compare_logits(small, batch.images, logits, result);
+    if (result.images == 0) {
+      const int64_t few = std::min<int64_t>(64, batch.size());
+      compare_logits(single, batch.images.slice(0, few), logits, result);
+    }
+    const Array own = kernels::argmax(as_rows(session->value(lowered.output)));
+    const Array evaluated = kernels::argmax(logits);
     const Array fake = kernels::argmax((forward ? forward(batch.images) : model(batch.images)).value());
     for (int64_t i = 0; i < batch.size(); ++i) {
       const int32_t top = own.data<int32_t>()[i];

@@ -10,6 +10,7 @@
 #include "../../quant/cost.h"
 #include "../../quant/integer/model.h"
 #include "../../quant/policy.h"
+#include "explanation.h"
 #include "task.h"
 
 namespace stairgrad::examples {
@@ -21,6 +22,8 @@ struct Agreement {
   int64_t top1 = 0;     ///< images on which it agrees with the quantized evaluation
   int64_t codes = 0,
           mismatched = 0;  ///< codes of all values, and those that differ from the quantized evaluation
+  /// Of all batch sizes that compare() takes, and those that differ from the quantized evaluation in any bit.
+  int64_t logits = 0, logits_differing = 0;
   int64_t fake_top1 = 0;   ///< images on which it agrees with fake quantization
   /// Codes of a site, and those that differ from fake quantization: by rounding at the border of two codes, of its own sums
   /// and of all layers before.
@@ -35,7 +38,8 @@ struct Agreement {
   void record(Value& result) const;
   /// The same as two sentences.
   std::string str() const;
-  /// Throws numeric_error, which names the file with the result, if a code differs from the quantized evaluation.
+  /// Throws numeric_error, which names the file with the result, if a code or logit differs from the
+  /// quantized evaluation.
   void expect_equal(const std::string& result_file) const;
 };
 
@@ -50,7 +54,9 @@ quant::integer::Model deploy(nn::Model& model, const Task& task, const quant::Po
 
 /// Runs `dataset` three times: `lowered` on the integer runtime; `lowered` on exact float convolutions (the
 /// quantized evaluation); and `model`, whose sites `lowered` was made from, in plain floats, by `forward` if
-/// it takes more than the model's own.
+/// it takes more than the model's own. The integer run keeps its values, to compare codes; logits are
+/// compared of runs that reuse their buffers, too: all images in batches of 32 but for a rest, and the first
+/// 64 one by one.
 Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
                   const data::Transform& transform, const std::function<Tensor(const Tensor&)>& forward = {});
 
@@ -58,10 +64,37 @@ Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const 
 /// and cost.params, .macs and .bops to its result; returns what the layers cost.
 std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& policy, const Evaluated& fake,
                                              RunDirectory& run);
-/// deploy() to integer.safetensors and compare() on `test`, printed and noted in the result of the run. A model
-/// without an integer form gives nothing, and the result says why as `deployed`.
-std::optional<Agreement> deploy_and_compare(Task& task, const quant::Policy& policy,
-                                            const data::Dataset& test, RunDirectory& run);
+
+/// What each layer of an integer model does to the first images of a data set.
+struct Explanation {
+  std::vector<quant::LayerExplanation> layers;
+  int64_t images = 0;
+
+  void add_to(Report& report) const { add_explanation(report, layers, images); }
+};
+/// quant::explain() on at most `images` of `dataset`, printed and noted in the result of the run as `layers`.
+Explanation explain_layers(const quant::integer::Model& lowered, nn::Model& model,
+                           const data::Dataset& dataset, const data::Transform& transform, int64_t images,
+                           RunDirectory& run);
+
+struct DeploymentOptions {
+  bool no_deploy = false;
+  int64_t explain = 0;  ///< images for explain_layers()
+
+  void add_to(Options& options);
+  /// Throws argument_error if they exclude each other.
+  void validate() const;
+};
+struct Deployment {
+  Agreement agreement;
+  std::optional<Explanation> explanation;
+};
+/// deploy() to integer.safetensors, compare() on `test`, and explain_layers() if asked, printed and noted in
+/// the result of the run. A model without an integer form gives nothing, and the result says why as
+/// `deployed`.
+std::optional<Deployment> deploy_and_compare(Task& task, const quant::Policy& policy,
+                                             const data::Dataset& test, const DeploymentOptions& options,
+                                             RunDirectory& run);
 
 struct Speed {
   double images_per_second = 0;  ///< at batch 100

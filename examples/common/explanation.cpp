@@ -1,6 +1,8 @@
 #include "explanation.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace stairgrad::examples {
 namespace {
@@ -27,7 +29,26 @@ int64_t macs_of(const integer::Model& model, const integer::Convolution& c) {
   return value_of(model, c.dst).shape.size() * (c.weights.size() / c.weights.dim(0));
 }
 
-std::string decibels(double x) { return std::isinf(x) ? "exact" : fixed(x, 1); }
+// No error at all.
+bool exact(const quant::Distance& d) { return d.sqnr == HUGE_VAL; }
+std::string decibels(const quant::Distance& d) { return exact(d) ? "exact" : fixed(d.sqnr, 1); }
+Value decibels_value(const quant::Distance& d) { return exact(d) ? Value("exact") : Value(d.sqnr); }
+
+// Of a layer that is needed in floats and in codes, or on several grids, there is one copy for each.
+int64_t copies(const integer::Model& model) {
+  std::vector<const integer::Convolution*> seen;
+  int64_t count = 0;
+  for (const integer::Layer& layer : model.layers)
+    if (const auto* c = std::get_if<integer::Convolution>(&layer)) {
+      count += std::ranges::any_of(seen, [&](const auto* other) {
+        return other->name == c->name && other->src == c->src &&
+               other->weights.bytes() == c->weights.bytes() &&
+               std::memcmp(other->weights.raw(), c->weights.raw(), c->weights.bytes()) == 0;
+      });
+      seen.push_back(c);
+    }
+  return count;
+}
 
 }  // namespace
 
@@ -72,6 +93,7 @@ Table model_table(const integer::Model& model, const std::string& path) {
   table.row({"input", shape_of(input.shape)});
   table.row({"classes", count(output.shape.size())});
   table.row({"layers", count(static_cast<int64_t>(model.layers.size()))});
+  if (const int64_t again = copies(model)) table.row({"layers computed again", count(again)});
   table.row({"weights", count(weights)});
   table.row({"bytes of parameters", bytes(static_cast<double>(integer::parameter_bytes(model)))});
   table.row({"MACs", scaled(static_cast<double>(macs))});
@@ -88,8 +110,8 @@ Table explanation_table(const std::vector<quant::LayerExplanation>& layers) {
   Table table({"layer", "operation", "W", "A", "SQNR alone", "in the run", "cosine alone", "in the run",
                "saturated", "differing codes", "time", "by"});
   for (const quant::LayerExplanation& e : layers)
-    table.row({e.name, e.op, bits_or_dash(e.w_bits), bits_or_dash(e.a_bits), decibels(e.alone.sqnr),
-               decibels(e.cumulative.sqnr), fixed(e.alone.cosine, 4), fixed(e.cumulative.cosine, 4),
+    table.row({e.name, e.op, bits_or_dash(e.w_bits), bits_or_dash(e.a_bits), decibels(e.alone),
+               decibels(e.cumulative), fixed(e.alone.cosine, 4), fixed(e.cumulative.cosine, 4),
                std::isnan(e.saturated) ? "-" : percent(100 * e.saturated),
                e.codes ? count(e.mismatched) : "-", fixed(1e3 * e.seconds, 3) + " ms", e.implementation});
   return table;
@@ -103,8 +125,8 @@ Value explanation_value(const std::vector<quant::LayerExplanation>& layers) {
                                 {"implementation", e.implementation},
                                 {"w_bits", e.w_bits},
                                 {"a_bits", e.a_bits},
-                                {"sqnr_alone_db", e.alone.sqnr},
-                                {"sqnr_cumulative_db", e.cumulative.sqnr},
+                                {"sqnr_alone_db", decibels_value(e.alone)},
+                                {"sqnr_cumulative_db", decibels_value(e.cumulative)},
                                 {"cosine_alone", e.alone.cosine},
                                 {"cosine_cumulative", e.cumulative.cosine},
                                 {"saturated", e.saturated},

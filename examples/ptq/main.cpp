@@ -310,7 +310,8 @@ class Ptq {
   // What must not change between the runs.
   std::string fingerprint() const {
     Value values = s_.values;
-    for (const char* free : {"out", "data", "resume", "threads", "seeds", "no-deploy", "correction-cache"})
+    for (const char* free :
+         {"out", "data", "resume", "threads", "seeds", "no-deploy", "explain", "correction-cache"})
       values.set(free, "");
     return values.json();
   }
@@ -341,7 +342,7 @@ class Ptq {
     deployed_ = true;
     compare_with_float(fake, test);
     cost_ = save_quantized(task_, policy_, fake, run_);
-    if (!s_.no_deploy) agreement_ = deploy_and_compare(task_, policy_, test, run_);
+    integers_ = deploy_and_compare(task_, policy_, test, s_.deployment, run_);
   }
 
   // On the same pictures, by McNemar's test.
@@ -407,7 +408,7 @@ class Ptq {
         text(s_.task.model, " on ", s_.task.dataset, ", ", s_.method, ' ', s_.w_bits, '/', s_.a_bits),
         text(percent(mean(accuracies(false))), " of the test pictures; ", percent(float_.accuracy),
              " in floats"));
-    if (agreement_) report.paragraph(agreement_->str());
+    if (integers_) report.paragraph(integers_->agreement.str());
     report.section("Units");
     Table units({"unit", "phase", "loss, nearest", "soft", "hard", "settled", "seconds"});
     std::vector<BarRow> times;
@@ -421,6 +422,7 @@ class Ptq {
       report.bars("Seconds of each unit", {"reconstruction", "caching", "correction"}, times);
     report.section("Bits");
     add_bits(report, cost_);
+    if (integers_ && integers_->explanation) integers_->explanation->add_to(report);
     report.section("Draws");
     Table table({"draw", "accuracy", "seconds"});
     for (const Draw& d : draws_) table.row({d.name(), percent(d.accuracy), fixed(d.seconds, 0)});
@@ -428,7 +430,7 @@ class Ptq {
     report.save(run_.file("report.html"));
     run_.finish();
     std::cout << "see " << run_.file("report.html") << "\n";
-    if (agreement_) agreement_->expect_equal(run_.file("result.json"));
+    if (integers_) integers_->agreement.expect_equal(run_.file("result.json"));
   }
 
   Settings s_;
@@ -447,7 +449,7 @@ class Ptq {
   double settled_ = 0, variables_ = 0;
   bool deployed_ = false;
   std::vector<quant::LayerCost> cost_;
-  std::optional<Agreement> agreement_;
+  std::optional<Deployment> integers_;
 };
 
 }  // namespace

@@ -126,8 +126,9 @@ void Settings::parse(int argc, char** argv) {
   options.add("--seeds", seeds, "repeat with other pictures: seeds SEED, SEED + 1, ...").between(1, 1000);
   options.add("--no-host", no_host,
               "with --seeds, do not run the plain method on the same pictures to compare with");
-  options.add("--no-deploy", no_deploy, "do not lower to integers");
+  deployment.add_to(options);
   options.parse(argc, argv);
+  deployment.validate();
   check(!task.init.empty(), "name the trained network with --init");
   if (preset.empty()) preset = method == "brecq" || method == "pdquant" ? method : "qdrop";
   check(!(clcalib && (method == "rtn" || method == "adaround")),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../../quant/ptq/recipes.h"
+#include "../common/deployment.h"
 #include "../common/task.h"
 
 namespace stairgrad::examples {
@@ -12,7 +13,8 @@ struct Settings {
   std::string method = "qdrop", preset, range = "mse", granularity = "channel", skip = "shared", policy;
   int w_bits = 4, a_bits = 4, seeds = 1;
   int64_t calib = 1024, iterations = 2000, batch = 32, memory = 4096;
-  bool calib_augment = false, calib_from_test = false, no_host = false, no_deploy = false;
+  bool calib_augment = false, calib_from_test = false, no_host = false;
+  DeploymentOptions deployment;
   double lr_rounding = 0, lr_step = 0, rounding_weight = 0.01, warmup = 0.2, keep_input = -1,
          keep_activation = -1;
   double lambda_rec = 1, prediction = -1, prediction_temperature = 4, direct_weight = 1;

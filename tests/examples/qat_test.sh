@@ -29,6 +29,25 @@ stopped_and_resumed '"epoch":3' "$build/examples/qat" "${common[@]}" "${start[@]
 check 'with the same trajectories' cmp <(grep sites stopped/metrics.jsonl) <(grep sites whole/metrics.jsonl)
 
 check 'a saved network is measured again' qat --init whole/model.safetensors --epochs 0 --out again
+check 'logits of planned runs are those of the quantized evaluation' [ "$(figure whole/result.json agreement.logits_differing)" = 0 ]
+check 'at batches of 1, 32 and more' python3 - <<'PYTHON'
+import json
+a = json.load(open("whole/result.json"))["agreement"]
+rest = a["images"] // 192 * 6 + a["images"] % 192 // 32
+assert a["logits_total"] == 10 * (a["images"] + 32 * rest + min(64, a["images"])), a
+PYTHON
+explained() {
+  qat --init whole/model.safetensors --epochs 0 --explain 20 --out explained >explained.log &&
+    grep -q '^layer1.0.conv1 *convolution *3 .* ms ' explained.log &&
+    grep -q 'Layer by layer' explained/report.html && python3 - <<'PYTHON'
+import json
+layers = json.load(open("explained/result.json"))["layers"]
+conv = [l for l in layers if l["name"] == "layer1.0.conv1"][0]
+assert conv["codes_mismatched"] == 0 and 0 < conv["sqnr_alone_db"] < 60 and conv["w_bits"] == 3, conv
+PYTHON
+}
+check 'layer by layer as text, in the result and in the report' explained
+refused 'an explanation of nothing' '--explain' "$build/examples/qat" "${common[@]}" --explain 5 --no-deploy --out no
 check 'with the same accuracy' [ "$(figure whole/result.json accuracy.fake_quant)" = "$(figure again/result.json accuracy.fake_quant)" ]
 check 'and lowered to the same integers' cmp again/integer.safetensors whole/integer.safetensors
 check 'ends in floats train, and it is said why they are not deployed' qat --init float/model.safetensors --ends float --epochs 1 --out ends
