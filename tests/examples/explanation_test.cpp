@@ -79,7 +79,7 @@ TEST_CASE("layers that are computed more than once are counted") {
   };
   model.input = value("images", false);
   const int codes = value("codes", true);
-  model.layers.push_back(integer::Encode{model.input, codes});
+  model.layers.emplace_back(integer::Encode{model.input, codes});
   model.output = convolution("a", codes, 1);
   convolution("b", codes, 1);
   convolution("a", codes, 2);
