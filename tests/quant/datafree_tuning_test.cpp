@@ -459,7 +459,7 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
 
 TEST_CASE("T17: images of other bits in one batch equal those that run alone, for every candidate and batch") {
   const int own = threads();
-  for (const char* name : {"resnet8", "mobilenet_v2_cifar", "resnet8 with dynamic weights"}) {
+  for (const char* name : {"resnet8", "resnet8b", "resnet8 with dynamic weights"}) {
     CAPTURE(name);
     DynamicOptions options{.candidates = {2, 4, 5, 8}, .target = 4};
     options.weights = std::string(name).ends_with("weights");
