@@ -166,7 +166,8 @@ class FloatNetwork final : public Network {
 
 class IntegerNetwork final : public Network {
  public:
-  explicit IntegerNetwork(const std::string& path) : path_(path), model_(quant::integer::load(path)) {
+  IntegerNetwork(const std::string& path, quant::integer::Model model)
+      : path_(path), model_(std::move(model)) {
     image = model_.values[static_cast<size_t>(model_.input)].shape;
     classes = model_.values[static_cast<size_t>(model_.output)].shape.size();
     class_names = model_.class_names;
@@ -200,8 +201,9 @@ class IntegerNetwork final : public Network {
 };
 
 std::unique_ptr<Network> load(const Settings& s) {
-  if (s.import.empty() && quant::integer::holds_integer_model(s.words[0]))
-    return std::make_unique<IntegerNetwork>(s.words[0]);
+  if (s.import.empty())
+    if (auto model = quant::integer::load_if_integer(s.words[0]))
+      return std::make_unique<IntegerNetwork>(s.words[0], std::move(*model));
   return std::make_unique<FloatNetwork>(s);
 }
 

@@ -72,6 +72,10 @@ class IntegerConv {
 void integer_conv_reference(const IntegerConvSpec& spec, const Array& src, Array& dst,
                             const Array& skip = {});
 
+/// Whether the sums of all output channels, over any codes and in any order, stay below `limit`: 255 times
+/// the sum of |weights|.
+bool sums_fit(const Array& weights, int64_t limit = int64_t{1} << 31);
+
 /// Compares two tiny convolutions with exact sums; false on a CPU whose u8 * s8 pairs saturate in oneDNN.
 bool integer_self_check();
 

@@ -4,6 +4,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 
 #include "conv.h"
+#include "threads.h"
 
 namespace stairgrad::kernels::onednn {
 
@@ -45,6 +46,7 @@ void execute(const dnnl::primitive& primitive, const Argument (&arguments)[count
   std::array<dnnl_exec_arg_t, count + 1> list;
   for (size_t i = 0; i < count; ++i) list[i] = {arguments[i].name, arguments[i].value.get()};
   list[count] = {DNNL_ARG_SCRATCHPAD, scratch_memory.get()};
+  threads();  // oneDNN asks libgomp, which may have to learn it in this thread
   dnnl::error::wrap_c_api(
       dnnl_primitive_execute(primitive.get(), stream().get(), static_cast<int>(list.size()), list.data()),
       "oneDNN could not execute a primitive");

@@ -27,17 +27,34 @@ void pause() {
 }
 }  // namespace
 
-int threads() { return omp_get_max_threads(); }
+// libgomp keeps the number for each thread, so that one must learn what another has set.
+namespace {
+std::atomic<int> wanted = 0;         // by set_threads(); 0 before its first call
+thread_local int learned = 0;        // of `wanted`
+thread_local int serial_scopes = 0;  // that are open
+}  // namespace
+
+int threads() {
+  const int count = wanted.load(std::memory_order_relaxed);
+  if (count != learned && serial_scopes == 0) omp_set_num_threads(learned = count);
+  return omp_get_max_threads();
+}
 
 void set_threads(int count) {
   check(count >= 1, "[threads] got ", count, ", expected at least 1");
-  omp_set_num_threads(count);
+  wanted = count;
+  threads();
   openblas_set_num_threads(count);
 }
 
-// libgomp keeps this number for each thread.
-SerialScope::SerialScope() : before_(threads()) { omp_set_num_threads(1); }
-SerialScope::~SerialScope() { omp_set_num_threads(before_); }
+SerialScope::SerialScope() : before_(threads()) {
+  ++serial_scopes;
+  omp_set_num_threads(1);
+}
+SerialScope::~SerialScope() {
+  --serial_scopes;
+  omp_set_num_threads(before_);
+}
 
 namespace detail {
 
@@ -76,7 +93,7 @@ void parallel_team(int count, RangeBody body, const void* context) {
 void parallel_range(int64_t n, int64_t grain, RangeBody body, const void* context) {
   if (n <= 0) return;
   const int64_t pieces = (n + grain - 1) / grain;
-  const int team = static_cast<int>(std::min<int64_t>(pieces, omp_get_max_threads()));
+  const int team = static_cast<int>(std::min<int64_t>(pieces, threads()));
   if (team <= 1 || omp_in_parallel()) return body(context, 0, n);
   Range range{n, grain, body, context};
   GOMP_parallel(run_share, &range, static_cast<unsigned>(team), 0);

@@ -10,7 +10,7 @@ namespace stairgrad {
 
 /// Threads that parallel regions use; at first OMP_NUM_THREADS or the number of cores.
 int threads();
-/// Sets the number of threads of stairgrad, oneDNN and OpenBLAS. Throws argument_error below 1.
+/// Sets them for stairgrad, oneDNN and OpenBLAS, whichever thread calls them. Throws argument_error below 1.
 void set_threads(int count);
 
 /// While it lives, what the calling thread opens runs in one thread: its own.

@@ -4,7 +4,7 @@
 #   tests/run.sh --sanitize   the test programs in a second build with AddressSanitizer and UBSan
 #   tests/run.sh --isa        and once more the kernel and integer tests with every instruction set this CPU has
 #   tests/run.sh --fuzz       and the parsers with damaged files, FUZZ_SECONDS (60) long each, under the sanitizers: at random, and
-#                             guided by coverage (clang's libFuzzer)
+#                             guided by coverage (clang's libFuzzer); integer models with FUZZ_FLIPS (1,000,000) changed bytes
 set -uo pipefail
 shopt -s nullglob
 cd "$(dirname "$0")/.."

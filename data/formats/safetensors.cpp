@@ -271,6 +271,8 @@ void seal(SafeTensors& content, const std::string& entry) {
   content.metadata[checksum_key] = checksum(content, entry);
 }
 
+bool is_sealed(const SafeTensors& content) { return content.metadata.contains(checksum_key); }
+
 void check_seal(const SafeTensors& content, const std::string& path, const std::string& entry) {
   const auto noted = content.metadata.find(checksum_key);
   if (noted == content.metadata.end()) return;

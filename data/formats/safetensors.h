@@ -38,6 +38,7 @@ Bytes encode_safetensors(const SafeTensors& content);
 /// Notes in the metadata, as stairgrad.checksum, the CRC-32 of the names, types, shapes and elements of all
 /// tensors and of the metadata's entry `entry`, if it is named.
 void seal(SafeTensors& content, const std::string& entry = "");
+bool is_sealed(const SafeTensors& content);
 /// Throws format_error if they are not those that were sealed. Files of earlier builds have no checksum and
 /// pass.
 void check_seal(const SafeTensors& content, const std::string& path, const std::string& entry = "");

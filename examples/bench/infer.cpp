@@ -56,7 +56,13 @@ integer::Model lowered(const Settings& s) {
 integer::Model integer_model(const Settings& s) {
   if (s.file.empty()) return lowered(s);
   if (!std::filesystem::exists(s.file)) integer::save(lowered(s), s.file);
-  return integer::load(s.file);
+  integer::Model model = integer::load(s.file);
+  const Shape &image = model.values[static_cast<size_t>(model.input)].shape,
+              &logits = model.values[static_cast<size_t>(model.output)].shape;
+  check(image[0] == s.network.size && logits.size() == s.network.classes, "--file ", s.file,
+        ": it takes pictures of ", image[0], " pixels a side and has ", logits.size(), " classes, expected ",
+        s.network.size, " and ", s.network.classes, "; remove it, or change --size and --classes");
+  return model;
 }
 
 // What a run is, and the bytes that lie between its layers.
@@ -111,8 +117,8 @@ int bench_infer(int argc, char** argv) {
     std::cout << all.json() << "\n";
     return 0;
   }
-  std::cout << s.network.model << ", " << s.network.dtype << ", batch " << s.network.batch << ", "
-            << threads() << " threads: " << fixed(rate.median, 1) << " images/s (" << fixed(rate.min, 1)
+  std::cout << (s.file.empty() ? s.network.model : s.file) << ", " << s.network.dtype << ", batch "
+            << s.network.batch << ", " << threads() << " threads: " << fixed(rate.median, 1) << " images/s (" << fixed(rate.min, 1)
             << " to " << fixed(rate.max, 1) << "), ms a batch: p50 " << fixed(p50, 3) << ", p95 "
             << fixed(p95, 3) << ", p99 " << fixed(p99, 3) << "; resident "
             << bytes(static_cast<double>(resident_peak())) << ", first answer after " << fixed(1e3 * first, 0)

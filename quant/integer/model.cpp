@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../../kernels/integer_conv.h"
+
 namespace stairgrad::quant::integer {
 namespace {
 
@@ -18,7 +20,6 @@ void check_value(const Model& model, int index) {
         " of ", model.values.size());
 }
 
-constexpr int64_t max_elements = int64_t{1} << 28;  // of all values of one image
 constexpr int max_choices = 1 << 16;
 constexpr int64_t max_exact_pixels = (1 << 24) / 255;  // whose sum of codes is an exact f32
 
@@ -47,6 +48,8 @@ void check_values(const Model& model) {
     check(v.alternatives.empty() == (v.choice < 0) && (v.codes || v.alternatives.empty()),
           "[integer model] value ", v.name, " has alternatives without a choice, or a choice without them");
     if (!v.codes) continue;
+    check(v.alternatives.size() <= max_alternatives, "[integer model] value ", v.name, ": got ",
+          v.alternatives.size(), " alternatives, expected up to ", max_alternatives);
     check_grid(v, v.bits, v.grid);
     for (const Alternative& a : v.alternatives) {
       check_grid(v, a.bits, a.grid);
@@ -58,6 +61,23 @@ void check_values(const Model& model) {
     check(v.choice < max_choices, "[integer model] value ", v.name, ": got the choice ", v.choice,
           ", expected less than ", max_choices);
   }
+}
+
+// What is done before and after the layers: the normalisation of the images, the names of the logits.
+void check_ends(const Model& model) {
+  const Shape &image = model.values[static_cast<size_t>(model.input)].shape,
+              &logits = model.values[static_cast<size_t>(model.output)].shape;
+  const size_t count = model.mean.size();
+  check(count == model.deviation.size() && (count <= 1 || static_cast<int64_t>(count) == image[2]),
+        "[integer model] got ", count, " means and ", model.deviation.size(),
+        " deviations, expected none, one or ", image[2], " of both, as the images ", image, " have channels");
+  for (size_t i = 0; i < count; ++i)
+    check(std::isfinite(model.mean[i]) && std::isfinite(model.deviation[i]) && model.deviation[i] > 0,
+          "[integer model] channel ", i, ": got the mean ", model.mean[i], " and the deviation ",
+          model.deviation[i], ", expected finite numbers, the deviation positive");
+  check(model.class_names.empty() || static_cast<int64_t>(model.class_names.size()) == logits.size(),
+        "[integer model] got ", model.class_names.size(), " class names, expected none or ", logits.size(),
+        ", one for each logit");
 }
 
 // Layers but convolutions read and write values without alternatives.
@@ -77,18 +97,26 @@ void check_convolution(const Model& model, const Convolution& c) {
               &dst = model.values[static_cast<size_t>(c.dst)];
   check(c.weights.has_value() && c.weights.dtype() == DType::s8 && c.weights.rank() == 4,
         "[integer model] layer ", c.name, ": weights must be (oc,kh,kw,ic) codes of type s8");
+  for (const int64_t option : {c.options.stride[0], c.options.stride[1], c.options.dilation[0],
+                               c.options.dilation[1], c.options.groups})
+    check(option >= 1 && option <= max_extent, "[integer model] layer ", c.name,
+          ": got a stride, a dilation or groups of ", option, ", expected 1 to ", max_extent);
   for (int side = 0; side < 4; ++side) {
     const int64_t reach =
         (c.weights.dim(1 + side / 2) - 1) * c.options.dilation[static_cast<size_t>(side / 2)];
     const int64_t padding = c.options.padding[static_cast<size_t>(side)];
-    check(padding <= reach, "[integer model] layer ", c.name, ": got a padding of ", padding,
-          ", more than the kernel reaches");
+    check(padding <= reach && padding <= max_extent, "[integer model] layer ", c.name,
+          ": got a padding of ", padding, ", more than the kernel reaches, or than ", max_extent);
   }
   const Shape image = {1, src.shape[0], src.shape[1], src.shape[2]};
   const Shape result = kernels::conv2d_shape(image, c.weights.shape(), c.options);
   check(src.codes, "[integer model] layer ", c.name, " reads floats, expected codes");
   check(Shape({result[1], result[2], result[3]}) == dst.shape, "[integer model] layer ", c.name, " gives ",
         result, ", expected ", dst.shape);
+  const auto& [top, bottom, left, right] = c.options.padding;
+  const Shape framed = {src.shape[0] + top + bottom, src.shape[1] + left + right, src.shape[2]};
+  check(framed.size() <= max_elements, "[integer model] layer ", c.name, ": got ", src.shape,
+        " with a padding to ", framed, ", expected up to ", max_elements, " elements");
   const auto alternatives = static_cast<int64_t>(src.alternatives.size());
   check(c.other_weights.empty() || static_cast<int64_t>(c.other_weights.size()) + 1 == alternatives,
         "[integer model] layer ", c.name, ": got ", c.other_weights.size(), " other weights for the ",
@@ -98,6 +126,10 @@ void check_convolution(const Model& model, const Convolution& c) {
               other.codes.shape() == c.weights.shape(),
           "[integer model] layer ", c.name, ": the weights of all alternatives must be s8",
           c.weights.shape());
+  bool fits = kernels::sums_fit(c.weights);
+  for (const Convolution::Weights& other : c.other_weights) fits = fits && kernels::sums_fit(other.codes);
+  check(fits, "[integer model] layer ", c.name, ": got the weights ", c.weights.shape(),
+        ", whose sums may pass 2^31; give them fewer bits or split the input channels");
   const Shape expected = alternatives ? Shape{alternatives, c.weights.dim(0)} : Shape{c.weights.dim(0)};
   for (const Array* a : {&c.b, &c.m})
     check(a->has_value() && a->dtype() == DType::f32 && a->shape() == expected, "[integer model] layer ",
@@ -296,6 +328,7 @@ std::string name_of(const Model& model, const Layer& layer) {
 
 void validate(const Model& model) {
   check_values(model);
+  check_ends(model);
   std::vector<bool> written(model.values.size(), false);
   std::vector<bool> chosen(static_cast<size_t>(choices_of(model)), !selects(model));
   written[static_cast<size_t>(model.input)] = true;

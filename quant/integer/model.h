@@ -14,6 +14,10 @@
 
 namespace stairgrad::quant::integer {
 
+/// What a model may have at most: extents, elements of all values of one image, grids of one value.
+constexpr int64_t max_extent = int64_t{1} << 16, max_elements = int64_t{1} << 28;
+constexpr size_t max_alternatives = 256;
+
 /// One of several grids that a value may have, chosen for each image.
 struct Alternative {
   int bits = 8;
@@ -123,7 +127,7 @@ struct Model {
 
   std::string policy;  ///< the JSON the sites were filled from
   std::vector<std::string> class_names;
-  std::vector<float> mean, deviation;  ///< normalisation of an image in [0, 1], per channel
+  std::vector<float> mean, deviation;  ///< normalisation of an image in [0, 1]: none, one, or per channel
 };
 
 /// The convolution of images that have taken alternative k of its source: that one's weights, b and m alone.

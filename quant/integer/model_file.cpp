@@ -164,8 +164,6 @@ struct LayerWriter {
 
 // --- JSON in: every number is checked for type and range before it is used ---
 
-constexpr int64_t max_extent = 1 << 16, max_elements = int64_t{1} << 28;
-
 Shape shape_of(const JsonFields& f, const char* key, size_t rank) {
   const Shape shape(f.integers(key, rank, rank, 1, max_extent));
   int64_t elements = 1;
@@ -190,7 +188,10 @@ Value read_value(const JsonFields& f, const std::string& path) {
   v.grid = read_grid(f);
   if (!f.has("alternatives")) return v;
   v.choice = static_cast<int>(f.integer("choice", 0, max_extent));
-  for (const Json& alternative : f.list("alternatives")) {
+  const Json& alternatives = f.list("alternatives");
+  if (alternatives.size() > max_alternatives)
+    f.fail(text("got ", alternatives.size(), " alternatives, expected up to ", max_alternatives));
+  for (const Json& alternative : alternatives) {
     const JsonFields a(alternative, path, text("alternative ", v.alternatives.size(), " of ", v.name));
     v.alternatives.push_back({static_cast<int>(a.integer("bits", 1, 8)), read_grid(a)});
   }
@@ -345,16 +346,14 @@ void save(const Model& model, const std::string& path) {
   data::save_safetensors(path, file);
 }
 
-bool holds_integer_model(const std::string& path) {
-  return data::load_safetensors(path).metadata.count(metadata_key) > 0;
-}
-
 namespace {
 
 Model model_of(const data::SafeTensors& file, const std::string& path) {
   const auto found = file.metadata.find(metadata_key);
   if (found == file.metadata.end())
     throw format_error(path, 0, "this is no integer model; make one with quickstart, qat or ptq");
+  if (!data::is_sealed(file))
+    throw format_error(path, 0, "it has no checksum; make the model once more with quickstart, qat or ptq");
   data::check_seal(file, path, metadata_key);
   const Json graph =
       data::parse_json({reinterpret_cast<const uint8_t*>(found->second.data()), found->second.size()}, path);
@@ -392,6 +391,11 @@ Model model_of(const data::SafeTensors& file, const std::string& path) {
 }  // namespace
 
 Model load(const std::string& path) { return model_of(data::load_safetensors(path), path); }
+std::optional<Model> load_if_integer(const std::string& path) {
+  const data::SafeTensors file = data::load_safetensors(path);
+  if (!file.metadata.contains(metadata_key)) return std::nullopt;
+  return model_of(file, path);
+}
 Model parse(data::ByteView bytes, const std::string& path) {
   return model_of(data::parse_safetensors(bytes, path), path);
 }

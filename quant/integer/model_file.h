@@ -1,6 +1,7 @@
 // The file of an integer model: safetensors, with the graph as JSON in its metadata, and a checksum of both.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "../../data/formats/file.h"
@@ -16,7 +17,8 @@ Model load(const std::string& path);
 /// The same for bytes that were read already; `path` is for the messages.
 Model parse(data::ByteView bytes, const std::string& path);
 
-/// Whether the safetensors file holds an integer model; throws format_error for another kind of file.
-bool holds_integer_model(const std::string& path);
+/// load() for any safetensors file: none if it holds something else. Throws format_error for another kind of
+/// file.
+std::optional<Model> load_if_integer(const std::string& path);
 
 }  // namespace stairgrad::quant::integer

@@ -11,7 +11,7 @@ namespace stairgrad::quant::integer {
 namespace {
 
 // Up to here every integer is an f32.
-constexpr double exact_limit = 1 << 24;
+constexpr int64_t exact_limit = 1 << 24;
 
 // Sums over raw codes as a float convolution; exact because no partial sum reaches exact_limit. Padding must
 // hold the source's zero point: convolve (code - zero_point), whose padding is zero, and put zero_point *
@@ -32,17 +32,6 @@ Array exact_sums(const Convolution& layer, const Array& codes, const Grid& src) 
   return sums;
 }
 
-bool sums_fit_f32(const Convolution& layer) {
-  const int64_t channels = layer.weights.dim(0), per_channel = layer.weights.size() / channels;
-  for (int64_t c = 0; c < channels; ++c) {
-    double bound = 0;
-    for (int64_t k = 0; k < per_channel; ++k)
-      bound += 255.0 * std::abs(layer.weights.data<int8_t>()[c * per_channel + k]);
-    if (bound >= exact_limit) return false;
-  }
-  return true;
-}
-
 const Value& value_of(const Model& model, int index) { return model.values[static_cast<size_t>(index)]; }
 
 // A convolution of images that have the same alternative, whose grid is src.
@@ -52,7 +41,7 @@ Array convolution(const Model& model, const Convolution& layer, const Array& cod
   const Value& dst = value_of(model, layer.dst);
   const Shape shape = kernels::conv2d_shape(codes.shape(), layer.weights.shape(), layer.options);
   Array result(shape, dst.codes ? DType::u8 : DType::f32);
-  if (!sums_fit_f32(layer)) {
+  if (!kernels::sums_fit(layer.weights, exact_limit)) {
     const kernels::IntegerConvSpec spec{.src = codes.shape(),
                                         .conv = layer.options,
                                         .src_zero_point = static_cast<int>(src.zero_point),
@@ -86,7 +75,7 @@ Array convolution(const Model& model, const Convolution& layer, const Array& cod
         if (dst.codes)
           result.data<uint8_t>()[i] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
         else
-          result.data<float>()[i] = std::min(std::max(t, layer.low), layer.high);
+          result.data<float>()[i] = t > layer.low ? (t < layer.high ? t : layer.high) : layer.low;
       }
   });
   return result;

@@ -2,10 +2,7 @@
 // the sanitizers' to find. The damage depends on FUZZ_SEED alone, FUZZ_SECONDS (60) says for how long each.
 #include <doctest/doctest.h>
 
-#include <unistd.h>
-
 #include <chrono>
-#include <cstdio>
 #include <cstdlib>
 
 #include "data/formats/cifar.h"
@@ -15,9 +12,8 @@
 #include "data/formats/labels.h"
 #include "data/formats/pth.h"
 #include "data/formats/safetensors.h"
+#include "integer_models.h"
 #include "kernels/random.h"
-#include "quant/integer/model_file.h"
-#include "quant/integer/session.h"
 #include "quant/policy.h"
 #include "repair.h"
 
@@ -177,80 +173,60 @@ TEST_CASE("damaged policies") {
 
 namespace {
 
-/// Encodes, convolves with a skip, remaps, pools, joins, ends in floats: small, so that many can be read in a
-/// second.
-quant::integer::Model small_model() {
-  using namespace quant::integer;
-  Model m;
-  const auto value = [&](const char* name, const Shape& shape, int bits) {
-    m.values.push_back(
-        {name, shape, bits > 0, bits, bits > 0 ? Grid{0.5f, 1, 0, (1 << bits) - 1} : Grid{}, {}});
-    return static_cast<int>(m.values.size()) - 1;
-  };
-  const auto convolution = [&](int src, int dst, int skip, const Shape& weights,
-                               const Conv2dOptions& options) {
-    Convolution c;
-    c.name = "layer";
-    c.src = src;
-    c.dst = dst;
-    c.skip = skip;
-    c.options = options;
-    c.weights = Array::full(weights, 1, DType::s8);
-    c.weight_bits = 4;
-    c.b = Array::full({weights[0]}, 0.5);
-    c.m = Array::full({weights[0]}, 0.25);
-    c.hi = m.values[static_cast<size_t>(dst)].codes ? m.values[static_cast<size_t>(dst)].grid.hi : 255;
-    c.skip_ratio = 1;
-    m.layers.push_back(c);
-  };
-  const int images = value("images", {4, 4, 2}, 0), codes = value("codes", {4, 4, 2}, 8);
-  m.layers.push_back(Encode{images, codes});
-  const int sum = value("sum", {4, 4, 2}, 4);
-  convolution(codes, sum, codes, {2, 3, 3, 2}, Conv2dOptions::with(1, 1));
-  const int coarse = value("coarse", {4, 4, 2}, 2);
-  m.layers.push_back(Remap{sum, coarse, {{0, 1, 2, 3}}});
-  const int joined = value("joined", {4, 4, 4}, 2);
-  m.layers.push_back(Concat{{coarse, coarse}, joined});
-  const int pooled = value("pooled", {2, 2, 4}, 2), mean = value("mean", {1, 1, 4}, 4);
-  m.layers.push_back(MaxPool{joined, pooled, Pool2dOptions::with(2, 2)});
-  m.layers.push_back(AveragePool{pooled, mean, Pool2dOptions::with(2, 2), 0, 0.5f});
-  const int logits = value("logits", {1, 1, 3}, 0);
-  convolution(mean, logits, -1, {3, 1, 1, 4}, {});
-  m.input = images;
-  m.output = logits;
-  return m;
+/// What integer_codes writes: every layer and option.
+Bytes integer_model() {
+  return data::read_file(std::string(TEST_FILES) + "/fuzz/corpus/integer/every_layer.safetensors");
 }
+
+/// What became of damaged models.
+struct Outcome {
+  std::string what;
+  uint64_t count = 0, ran = 0, refused = 0;
+
+  void take(const Bytes& damaged) {
+    ++count;
+    try {
+      ran += run_integer_model(damaged);
+    } catch (const format_error&) {
+      ++refused;
+    } catch (const std::exception& error) {
+      FAIL(what << " " << count - 1 << ": got \"" << error.what() << "\", expected a format_error");
+    }
+  }
+  void check() const {
+    MESSAGE(what << ": " << count << " damaged files, " << refused << " refused, " << ran << " ran");
+    CHECK(ran > 0);
+    CHECK(refused > 0);
+  }
+};
 
 }  // namespace
 
-// FUZZ_FLIPS single bytes are changed, one after another. Without a checksum, so that the changes are seen by
-// what comes after it; whatever is accepted is run.
+// FUZZ_FLIPS single bytes are changed, one after another, most of them under right checksums; whatever is
+// accepted is run.
 TEST_CASE("integer models with a changed byte") {
-  using namespace quant::integer;
-  const std::string path = text("/tmp/fuzz_integer.", getpid(), ".safetensors");
-  save(small_model(), path);
-  data::SafeTensors content = data::load_safetensors(path);
-  std::remove(path.c_str());
-  content.metadata.erase("stairgrad.checksum");
-  const Bytes whole = data::encode_safetensors(content);
+  const Bytes whole = integer_model();
+  REQUIRE(run_integer_model(whole));
   const Philox rng(static_cast<uint64_t>(setting("FUZZ_SEED", 0)), stream_of("integer"));
-  const auto flips = static_cast<uint64_t>(setting("FUZZ_FLIPS", 100'000));
-  uint64_t ran = 0;
+  const auto flips = static_cast<uint64_t>(setting("FUZZ_FLIPS", 1'000'000));
+  Outcome outcome{"changed byte"};
   for (uint64_t i = 0; i < flips; ++i) {
     Bytes damaged = whole;
-    damaged[rng.below(3 * i, damaged.size())] ^= static_cast<uint8_t>(1 + rng.below(3 * i + 1, 255));
-    try {
-      const Model model = parse(damaged, "integer model");
-      const Shape image = model.values[static_cast<size_t>(model.input)].shape;
-      if (image.size() > 1 << 16) continue;
-      Session session(model, 1);
-      session.run(Array::full({1, image[0], image[1], image[2]}, 1));
-      ++ran;
-    } catch (const format_error&) {
-    } catch (const std::exception& error) {
-      FAIL(text("flip ", i, ": got \"", error.what(), "\", expected a format_error"));
-    }
+    damaged[rng.below(2 * i, damaged.size())] ^= static_cast<uint8_t>(1 + rng.below(2 * i + 1, 255));
+    if (i % 8 > 0) data::repair_integer(damaged.data(), damaged.size());
+    outcome.take(damaged);
   }
-  MESSAGE(flips << " changed bytes, " << ran << " models ran");
-  CHECK(ran < flips);
+  outcome.check();
+}
+
+TEST_CASE("integer models with a damaged graph") {
+  const Bytes whole = integer_model();
+  const Philox rng(static_cast<uint64_t>(setting("FUZZ_SEED", 0)), stream_of("graph"));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(setting("FUZZ_SECONDS", 60));
+  Outcome outcome{"damaged graph"};
+  while (std::chrono::steady_clock::now() < end) {
+    uint64_t index = outcome.count << 20;
+    outcome.take(damage_graph(whole, rng, index));
+  }
+  outcome.check();
 }

@@ -11,5 +11,7 @@ namespace stairgrad::data {
 void repair_png(uint8_t* bytes, size_t size);
 /// Sets the CRCs of a zip's stored entries, in their own headers and in the central directory.
 void repair_zip(uint8_t* bytes, size_t size);
+/// Sets the checksum of an integer model whose header can be read.
+void repair_integer(uint8_t* bytes, size_t size);
 
 }  // namespace stairgrad::data

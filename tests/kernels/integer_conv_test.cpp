@@ -327,6 +327,26 @@ TEST_CASE("integer_conv of nothing") {
   CHECK(dst.to_vector() == std::vector<double>(8, 3));
 }
 
+TEST_CASE("integer_conv takes as many taps as the weights leave room for in 32 bits") {
+  constexpr int64_t depth = 80'000;  // 80,000 * 255 * 128 > 2^31
+  IntegerConvSpec spec;
+  spec.src = {1, 1, 1, depth};
+  spec.weights = Array::full({2, 1, 1, depth}, 1, DType::s8);
+  std::fill_n(spec.weights.data<int8_t>() + depth, depth, int8_t{-100});
+  spec.b = Array::zeros({2});
+  spec.m = Array::full({2}, 1);
+  spec.requantise = false;
+  const Array src = Array::full(spec.src, 255, DType::u8);
+  for (const IntegerKernel kernel : {IntegerKernel::fastest, IntegerKernel::reference}) {
+    Array dst({1, 1, 1, 2});
+    IntegerConv(spec, kernel).run(src, dst);
+    CHECK(dst.to_vector() == std::vector<double>{255.0 * depth, -255.0 * 100 * depth});
+  }
+  std::fill_n(spec.weights.data<int8_t>() + depth, depth, int8_t{-106});
+  CHECK_FALSE(sums_fit(spec.weights));
+  CHECK_THROWS_WITH_AS(IntegerConv{spec}, doctest::Contains("whose sums may pass 2^31"), argument_error);
+}
+
 TEST_CASE("integer_conv says what is wrong") {
   IntegerConvSpec good;
   good.src = {1, 4, 4, 2};

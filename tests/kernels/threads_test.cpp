@@ -1,6 +1,7 @@
 #include "kernels/threads.h"
 
 #include <atomic>
+#include <thread>
 
 #include "kernel_test.h"
 
@@ -43,6 +44,29 @@ TEST_CASE("a parallel region inside another runs in its thread") {
       });
   });
   CHECK(sum == 400);
+  set_threads(before);
+}
+
+TEST_CASE("the number of threads is that of the process, whichever thread sets it or asks") {
+  const int before = threads();
+  const auto elsewhere = [](auto body) { std::thread(body).join(); };
+  for (const int count : {1, 3}) {
+    set_threads(count);
+    elsewhere([=] {
+      CHECK(threads() == count);
+      std::atomic<int> pieces{0};
+      parallel_for(64, 1, [&](int64_t, int64_t) { ++pieces; });
+      CHECK(pieces == count);
+    });
+  }
+  elsewhere([] { set_threads(2); });
+  CHECK(threads() == 2);
+  {
+    const SerialScope serial;
+    elsewhere([] { set_threads(3); });
+    CHECK(threads() == 1);
+  }
+  CHECK(threads() == 3);
   set_threads(before);
 }
 

@@ -122,11 +122,20 @@ Model every_layer() {
   to_floats.skip_ratio = 0.21f;
   to_floats.low = 0;
   const int next = b.floats({2, 4, 12});
-  b.convolution(largest, next, {12, 1, 3, 12}, 5, {{1, 1}, {0, 0, 1, 1}, {1, 1}, 1}).skip = block;
+  Convolution& uneven = b.convolution(largest, next, {12, 1, 3, 12}, 5, {{1, 1}, {0, 0, 1, 1}, {1, 1}, 1});
+  uneven.skip = block;
+  uneven.high = 3;
+  // Each channel has codes -o .. 31 - o, so that the file must say where they start.
+  for (int64_t i = 0; i < uneven.weights.size(); ++i)
+    uneven.weights.data<int8_t>()[i] = static_cast<int8_t>(uneven.weights.data<int8_t>()[i] + 16 - i / 36);
   const int pooled = b.floats({1, 1, 12});
   m.layers.push_back(AveragePool{next, pooled, {{2, 4}, {2, 4}}, 0.25f, 0.125f});
-  const int back = b.value({1, 1, 12}, 7, 0.03f, 40);
-  m.layers.push_back(Encode{pooled, back});
+  const int halves = b.value({1, 1, 12}, 7, 0.03f, 40.5f), back = b.value({1, 1, 12}, 7, 0.03f, 40);
+  m.layers.push_back(Encode{pooled, halves});
+  Remap turned{halves, back, {}};
+  turned.tables.emplace_back();
+  for (uint8_t i = 0; i < 128; ++i) turned.tables[0][i] = static_cast<uint8_t>(127 - i);
+  m.layers.push_back(turned);
   const int flat = b.value({1, 1, 16}, 7, 0.03f, 40);
   m.layers.push_back(Subsample{back, flat, {1, 1}, 2, 2});
   const int sum = b.value({1, 1, 16}, 8, 0.03f, 20);

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from fractions import Fraction
 
 
@@ -23,11 +24,16 @@ def read_safetensors(path):
     metadata = header.pop('__metadata__', {})
     letters = {'U8': 'B', 'F32': 'f'}
     tensors = {}
-    for name, entry in header.items():
+    crc = 0
+    for name, entry in sorted(header.items()):
         begin, end = entry['data_offsets']
         count = math.prod(entry['shape'])
         body = data[8 + length + begin:8 + length + end]
         tensors[name] = list(struct.unpack(f'<{count}{letters[entry["dtype"]]}', body))
+        extents = ','.join(str(extent) for extent in entry['shape'])
+        crc = zlib.crc32(body, zlib.crc32(f'{name} {entry["dtype"].lower()}({extents})\n'.encode(), crc))
+    graph = metadata.get('stairgrad.integer_model')
+    assert graph is None or f'{zlib.crc32(graph.encode(), crc):08x}' == metadata['stairgrad.checksum'], 'another checksum'
     return metadata, tensors
 
 
@@ -47,8 +53,12 @@ def fma(a, b, c):
     return min(candidates, key=lambda x: (abs(Fraction(x) - exact), struct.unpack('<i', struct.pack('<f', x))[0] & 1))
 
 
+def limit(t, low, high):
+    return (t if t < high else high) if t > low else low
+
+
 def round_saturate(t, low, high):
-    return round(min(max(t, low), high))  # Python rounds half to even
+    return round(limit(t, low, high))  # Python rounds half to even
 
 
 # --- layers: a value is a flat list in the order (h, w, c) ---
@@ -201,7 +211,7 @@ class Model:
             t = fma(skip, layer['skip_ratio'], t) if self.values[layer['skip']]['codes'] else f32(t + skip)
         if self.values[layer['dst']]['codes']:
             return round_saturate(t, layer['lo'], layer['hi'])
-        return min(max(t, layer.get('low', -math.inf)), layer.get('high', math.inf))
+        return limit(t, layer.get('low', -math.inf), layer.get('high', math.inf))
 
 
 def main():

@@ -14,6 +14,7 @@
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
 #include "../../data/formats/file.h"
+#include "../../data/formats/safetensors.h"
 #include "../../kernels/allocator.h"
 #include "../../kernels/threads.h"
 #include "../../nn/model.h"
@@ -707,6 +708,20 @@ TEST_CASE("a file holds the model: same codes after a round trip, weights at the
   std::filesystem::remove(path);
 }
 
+TEST_CASE("a file is known as an integer model or as another one, and must have its checksum") {
+  const std::string path =
+      (std::filesystem::temp_directory_path() / "stairgrad_integer_sealed.safetensors").string();
+  data::save_safetensors(path, {});
+  CHECK_FALSE(integer::load_if_integer(path).has_value());
+  integer::save(quantized(cases[0]).lowered, path);
+  CHECK(integer::load_if_integer(path).has_value());
+  data::SafeTensors content = data::load_safetensors(path);
+  content.metadata.erase("stairgrad.checksum");
+  data::save_safetensors(path, content);
+  CHECK_THROWS_WITH_AS(integer::load(path), doctest::Contains("it has no checksum"), format_error);
+  std::filesystem::remove(path);
+}
+
 TEST_CASE("damaged files end in format_error: truncated anywhere, or with any byte changed") {
   const std::string path =
       (std::filesystem::temp_directory_path() / "stairgrad_integer_damaged.safetensors").string();
@@ -771,6 +786,122 @@ TEST_CASE("validate() names what does not hang together") {
   refuses([&](integer::Model& m) { codes(m).codes = false; }, "reads floats, expected codes");
   refuses([&](integer::Model& m) { codes(m).bits = 2; }, "codes of 2 bits");
   refuses([&](integer::Model& m) { conv(m).options.stride = {2, 2}; }, "gives");
+  refuses([&](integer::Model& m) { conv(m).options.dilation = {1 << 17, 1}; }, "expected 1 to 65536");
+  refuses([](integer::Model& m) { m.mean = {0.5f, 0.5f, 0.5f}; }, "got 3 means and 0 deviations");
+  refuses([](integer::Model& m) { m.mean = m.deviation = {0.5f, 0.5f}; }, "none, one or 3");
+  refuses([](integer::Model& m) { m.mean = {0}, m.deviation = {0}; }, "the deviation positive");
+  refuses([](integer::Model& m) { m.mean = {NAN}, m.deviation = {1}; }, "expected finite numbers");
+  refuses([](integer::Model& m) { m.class_names = {"a"}; }, "got 1 class names, expected none or 10");
+  refuses(
+      [&](integer::Model& m) {
+        codes(m).alternatives.assign(integer::max_alternatives + 1, {codes(m).bits, codes(m).grid});
+        codes(m).choice = 0;
+      },
+      "expected up to 256");
+  integer::Model named = good;
+  named.mean = named.deviation = {0.5f};
+  named.class_names.assign(10, "a");
+  CHECK_NOTHROW(integer::validate(named));
+}
+
+namespace {
+
+// Images of shape `image` in codes, and one convolution of them to floats.
+integer::Model one_convolution(const Shape& image, const Array& weights, const Conv2dOptions& options) {
+  const Shape all = kernels::conv2d_shape({1, image[0], image[1], image[2]}, weights.shape(), options);
+  integer::Model m;
+  m.values = {{"images", image, false, 0, {}, ""},
+              {"codes", image, true, 8, {1, 0, 0, 255}, ""},
+              {"logits", {all[1], all[2], all[3]}, false, 0, {}, ""}};
+  m.output = 2;
+  integer::Convolution c;
+  c.name = "layer";
+  c.src = 1;
+  c.dst = 2;
+  c.options = options;
+  c.weights = weights;
+  c.b = Array::zeros({all[3]});
+  c.m = Array::full({all[3]}, 1);
+  m.layers = {integer::Encode{0, 1}, c};
+  return m;
+}
+
+}  // namespace
+
+TEST_CASE("a padding may not ask for memory that the values do not take") {
+  const auto padded = [](int64_t side) {
+    return one_convolution({1, 1, 1}, Array::full({1, 2, 2, 1}, 1, DType::s8),
+                           {{1 << 16, 1 << 16}, {side, side, side, side}, {side, side}, 1});
+  };
+  CHECK_NOTHROW(integer::validate(padded(8000)));
+  CHECK_THROWS_WITH_AS(integer::validate(padded(65'535)),
+                       doctest::Contains("with a padding to (131071,131071,1)"), argument_error);
+}
+
+TEST_CASE("a model is refused for the sums of its weights, as a session would, and not for their number") {
+  constexpr int64_t taps = 80'000;  // 80,000 * 255 * 128 > 2^31
+  const auto wide = [](int weight) {
+    return one_convolution({4, 4, taps / 16}, Array::full({1, 4, 4, taps / 16}, weight, DType::s8), {});
+  };
+  const integer::Model good = wide(-1);
+  integer::Session session(good, 1);
+  const Array images = Array::full({1, 4, 4, taps / 16}, 255);
+  CHECK(session.run(images).to_vector() == std::vector<double>{-255.0 * taps});
+  CHECK_THROWS_WITH_AS(integer::validate(wide(127)), doctest::Contains("may pass 2^31"), argument_error);
+}
+
+TEST_CASE("limits make +0 of -0 and the lower one of NaN, in the runtime as in its oracle") {
+  integer::Model m = one_convolution({1, 1, 1}, Array::full({2, 1, 1, 1}, 1, DType::s8), {});
+  m.values.push_back({"limited", m.values[2].shape, false, 0, {}, "for the test"});
+  integer::Convolution first = std::get<integer::Convolution>(m.layers[1]);
+  first.m = Array::full({2}, -3e38);  // -inf, or -0 where the code is 0
+  integer::Convolution last = first;
+  last.m = Array::full({2}, 3e38);  // inf, which a skip of -inf makes NaN
+  last.dst = 3;
+  last.skip = 2;
+  last.low = 0;
+  m.layers = {m.layers[0], first, last};
+  m.output = 3;
+  first.low = 0;
+  for (const float x : {0.0f, 9.0f})
+    for (const bool skip : {true, false}) {
+      m.layers[2] = skip ? last : first;
+      std::get<integer::Convolution>(m.layers[2]).dst = 3;
+      const Array images = Array::full({1, 1, 1, 1}, x);
+      const Array expected = integer::evaluate(m, images)[3];
+      integer::Session session(m, 1);
+      const Array& got = session.run(images);
+      CHECK(same_bytes(got, expected.reshape(got.shape())));
+      CHECK(same_bytes(got, Array::zeros(got.shape())));
+    }
+}
+
+TEST_CASE("a session made in another thread has the process's number of threads") {
+  const integer::Model lowered = quantized(cases[0]).lowered;
+  const int before = threads();
+  for (const int count : {1, 2}) {
+    set_threads(count);
+    const int64_t expected = integer::Session(lowered, 4).buffer_bytes();
+    int64_t bytes = 0;
+    std::thread([&] { bytes = integer::Session(lowered, 4).buffer_bytes(); }).join();
+    CHECK(bytes == expected);
+  }
+  set_threads(before);
+}
+
+TEST_CASE("what fuzzers found, and the model they begin with: a model or a format_error") {
+  int files = 0, models = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(CORPUS)) {
+    INFO(entry.path().string());
+    ++files;
+    try {
+      integer::load(entry.path().string());
+      ++models;
+    } catch (const format_error&) {
+    }
+  }
+  CHECK(files > 1);
+  CHECK(models > 0);
 }
 
 TEST_CASE("sessions of one model run side by side") {
