@@ -47,7 +47,7 @@ for arm in "--critic C --bank --lambda 0.2" "--critic A --mapping gap" "--mappin
 done
 check 'direct objectives' ptq "${few[@]}" --direct cosine --no-deploy --out arm
 check 'equalisation, bias correction and a search of the scales' ptq "${few[@]}" --method rtn --equalise --bias-correction --evolve 1 --explain 10 --out extras
-check 'explained layer by layer' python3 -c 'import json; assert any(l["name"] == "fc" and l["seconds"] > 0 for l in json.load(open("extras/result.json"))["layers"])'
+check 'explained layer by layer' python3 -c 'import json; assert any(l["name"] == "layer1.0.conv1" and l["seconds"] > 0 for l in json.load(open("extras/result.json"))["layers"])'
 check 'run in integers' [ "$(figure extras/result.json agreement.codes_mismatched)" = 0 ]
 check 'corrected features are kept' ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --no-deploy --out arm
 check 'and used again' ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --wbits 2 --no-deploy --out arm

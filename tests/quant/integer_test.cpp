@@ -373,8 +373,9 @@ TEST_CASE("graphs of the ops that have an integer form equal the float graph but
          return head(s, s(a, "raw") + s.conv(s(relu(a), "active"), "b", {4, 1, 1, 4}));
        }},
   };
-  for (const auto& [name, graph] : graphs) {
-    CAPTURE(name);
+  for (const auto& entry : graphs) {
+    CAPTURE(entry.first);
+    const Graph& graph = entry.second;
     Sites sites;
     const auto run = [&](const Tensors& in) { return graph(sites, sites(in[0], "images")); };
     const Array images = images_of({4, 6, 6, 3}, 11);
@@ -609,7 +610,7 @@ TEST_CASE("shapes and axes that lowering cannot follow are refused by op and lay
     return batch_norm_eval(x, p, p, p.detach(), p.detach());
   };
   // `tail` follows a convolution of (4, 4, 4) codes and is quantized.
-  const auto refuses = [&](const std::function<Tensor(const Tensor&)>& tail, const char* op,
+  const auto refuses = [&](const std::function<Tensor(const Tensor&)>& tail, const std::string& op,
                            const char* why) {
     CAPTURE(op);
     const auto run = [&](const Tensors& in) {
