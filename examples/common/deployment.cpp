@@ -217,7 +217,9 @@ Agreement compare(const integer::Model& lowered, nn::Model& model, const data::D
   model.eval();
   const quant::SiteRecorder recorder(model);
   const NoGrad no_grad;
-  data::Loader loader(dataset, transform, {.batch = 192});
+  // Every value of every image of a batch is kept, several times over.
+  const int64_t most = std::min<int64_t>(192, evaluation_batch(transform.dst_shape(dataset.image_shape)));
+  data::Loader loader(dataset, transform, {.batch = most});
   Progress progress("comparing codes", dataset.size());
   std::unique_ptr<integer::Session> session;
   integer::Session small(lowered, 32), single(lowered, 1);
