@@ -9,6 +9,7 @@
 #include "../kernels/grid_arrays.h"
 #include "integer/reference.h"
 #include "integer/session.h"
+#include "sites.h"
 
 namespace stairgrad::quant {
 namespace {
@@ -16,22 +17,6 @@ namespace {
 using integer::Value;
 
 constexpr double unknown = std::numeric_limits<double>::quiet_NaN();
-
-/// Gives the taps of a model their hooks back, whatever happens in between.
-class KeptHooks {
- public:
-  explicit KeptHooks(nn::Model& model) {
-    for (const nn::NamedTap& t : model.taps()) hooks_.emplace_back(t.tap, t.tap->hook);
-  }
-  ~KeptHooks() {
-    for (auto& [tap, hook] : hooks_) tap->hook = std::move(hook);
-  }
-  KeptHooks(const KeptHooks&) = delete;
-  KeptHooks& operator=(const KeptHooks&) = delete;
-
- private:
-  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks_;
-};
 
 /// Runs the network without its quantizers; what passes the taps of activations, by their names.
 std::map<std::string, Array> float_values(nn::Model& model, const Array& images) {

@@ -20,10 +20,9 @@ void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
 // While it lives, sites see what reaches them, but pass it on as it is.
 class InFloats {
  public:
-  explicit InFloats(nn::Model& model) {
+  explicit InFloats(nn::Model& model) : kept_(model) {
     for (const nn::NamedTap& t : model.taps()) {
       if (!t.tap->hook) continue;
-      hooks_.emplace_back(t.tap, t.tap->hook);
       t.tap->hook = [hook = t.tap->hook](const Tensor& x) {
         hook(x);
         return Quantized{x, {}};
@@ -36,14 +35,13 @@ class InFloats {
       }
   }
   ~InFloats() {
-    for (auto& [tap, hook] : hooks_) tap->hook = hook;
     for (auto& [own, before] : arithmetic_) *own = before;
   }
   InFloats(const InFloats&) = delete;
   InFloats& operator=(const InFloats&) = delete;
 
  private:
-  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks_;
+  KeptHooks kept_;
   std::vector<std::pair<nn::Arithmetic*, nn::Arithmetic>> arithmetic_;
 };
 
@@ -51,8 +49,7 @@ class InFloats {
 
 // Found by running the model once: such an input shares memory with what passed a tensor tap.
 std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
-  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> before;
-  for (const nn::NamedTap& t : model.taps()) before.emplace_back(t.tap, t.tap->hook);
+  const KeptHooks kept(model);
   std::map<std::string, Array> passed;
   std::map<std::string, std::string> readers;
   for (const nn::NamedTap& t : model.taps()) {
@@ -68,12 +65,9 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
         return Quantized{x, {}};
       };
   }
-  {
-    const nn::Evaluation evaluation(model);
-    const NoGrad no_grad;
-    model(Array::zeros(model.input_shape()));
-  }
-  for (auto& [tap, hook] : before) tap->hook = hook;
+  const nn::Evaluation evaluation(model);
+  const NoGrad no_grad;
+  model(Array::zeros(model.input_shape()));
   return readers;
 }
 
@@ -154,21 +148,22 @@ void Sites::set_arithmetic(nn::Model& model, nn::Arithmetic arithmetic) {
   }
 }
 
-SiteVisitor::SiteVisitor(nn::Model& model, Visit visit) : model_(model), visit_(std::move(visit)) {
+KeptHooks::KeptHooks(nn::Model& model) {
+  for (const nn::NamedTap& t : model.taps()) hooks_.emplace_back(t.tap, t.tap->hook);
+}
+KeptHooks::~KeptHooks() {
+  for (auto& [tap, hook] : hooks_) tap->hook = std::move(hook);
+}
+
+SiteVisitor::SiteVisitor(nn::Model& model, Visit visit) : kept_(model), visit_(std::move(visit)) {
   for (const nn::NamedTap& t : model.taps()) {
     if (!t.tap->hook) continue;
-    original_[t.name] = t.tap->hook;
-    t.tap->hook = [this, t](const Tensor& x) {
-      const Quantized q = original_.at(t.name)(x);
+    t.tap->hook = [this, t, hook = t.tap->hook](const Tensor& x) {
+      const Quantized q = hook(x);
       visit_(t, x, q);
       return q;
     };
   }
-}
-
-SiteVisitor::~SiteVisitor() {
-  for (const nn::NamedTap& t : model_.taps())
-    if (const auto found = original_.find(t.name); found != original_.end()) t.tap->hook = found->second;
 }
 
 SiteRecorder::SiteRecorder(nn::Model& model)

@@ -58,19 +58,27 @@ void detach_sites(nn::Model& model);
 /// be those of a network that has faded.
 void calibrate(nn::Model& model, const Array& images);
 
+/// Gives the taps of a model the hooks back that they had, when it ends.
+class KeptHooks {
+ public:
+  explicit KeptHooks(nn::Model& model);
+  ~KeptHooks();
+  KeptHooks(const KeptHooks&) = delete;
+  KeptHooks& operator=(const KeptHooks&) = delete;
+
+ private:
+  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks_;
+};
+
 /// While it lives, `visit` sees what every site of a model makes of a tensor. Leaves the sites as they were.
 class SiteVisitor {
  public:
   using Visit = std::function<void(const nn::NamedTap& site, const Tensor& x, const Quantized& q)>;
   SiteVisitor(nn::Model& model, Visit visit);
-  ~SiteVisitor();
-  SiteVisitor(const SiteVisitor&) = delete;
-  SiteVisitor& operator=(const SiteVisitor&) = delete;
 
  private:
-  nn::Model& model_;
+  KeptHooks kept_;
   Visit visit_;
-  std::map<std::string, std::function<Quantized(const Tensor&)>> original_;
 };
 
 /// While it lives, keeps what every site of activations of a model gave last: integers q (grid.h), by the name of the

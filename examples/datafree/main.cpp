@@ -282,17 +282,7 @@ class DataFree {
   }
 
   double relative(const Budget& budget) const {
-    if (!budget.absolute) return budget.value;
-    double target = 0, most = 0;
-    const std::vector<int> at = at_target();
-    for (size_t i = 0; i < at.size(); ++i) {
-      const DynamicBits::Site& site = dynamic_->sites()[i];
-      target += dynamic_->bops(site, static_cast<size_t>(at[i]));
-      most += dynamic_->bops(site, dynamic_->options().candidates.size() - 1);
-    }
-    // (fixed + most) / (fixed + target) = most_cost
-    const double fixed = (most - dynamic_->most_cost() * target) / (dynamic_->most_cost() - 1);
-    return budget.value / (fixed + target);
+    return budget.absolute ? budget.value / dynamic_->target_bops() : budget.value;
   }
 
   void after_epoch(const EpochNote& n) {
@@ -334,9 +324,7 @@ class DataFree {
   }
   std::vector<int> at_target() const {
     if (!dynamic_) return {};
-    const std::vector<int>& c = dynamic_->options().candidates;
-    const auto place = std::ranges::find(c, dynamic_->options().target) - c.begin();
-    return std::vector<int>(dynamic_->sites().size(), static_cast<int>(place));
+    return std::vector<int>(dynamic_->sites().size(), static_cast<int>(dynamic_->target_candidate()));
   }
 
   // The student at the target's bits alone.

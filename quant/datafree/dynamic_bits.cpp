@@ -45,9 +45,8 @@ struct Structure {
 Structure structure_of(nn::Model& model, size_t after) {
   Structure result;
   const nn::Evaluation evaluation(model);
-  std::vector<std::pair<nn::Tap*, std::function<Quantized(const Tensor&)>>> hooks;
+  const KeptHooks kept(model);
   for (const nn::NamedTap& t : model.taps()) {
-    hooks.emplace_back(t.tap, t.tap->hook);
     t.tap->hook = nullptr;
     if (t.tap->role == nn::Tap::Role::input)
       t.tap->hook = [&result, name = t.owner()](const Tensor& x) {
@@ -67,7 +66,6 @@ Structure structure_of(nn::Model& model, size_t after) {
     result.map_channels = map.shape().back();
     result.behind = layers(after, map);
   }
-  for (auto& [tap, hook] : hooks) tap->hook = hook;
   return result;
 }
 
@@ -260,10 +258,14 @@ double DynamicBits::bops(const Site& site, size_t candidate) const {
   return static_cast<double>(site.macs) * (options_.weights ? bits : site.w_bits) * bits;
 }
 
+size_t DynamicBits::target_candidate() const {
+  const auto place = std::ranges::find(options_.candidates, options_.target);
+  return static_cast<size_t>(place - options_.candidates.begin());
+}
+
 double DynamicBits::target_bops() const {
-  const auto place = std::ranges::find(options_.candidates, options_.target) - options_.candidates.begin();
   double total = fixed_bops_;
-  for (const Site& site : sites_) total += bops(site, static_cast<size_t>(place));
+  for (const Site& site : sites_) total += bops(site, target_candidate());
   return total;
 }
 

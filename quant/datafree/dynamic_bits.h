@@ -71,7 +71,11 @@ class DynamicBits : public nn::Module {
   Tensor cost() const;
   /// Bit operations of a site for one image that takes this candidate.
   double bops(const Site& site, size_t candidate) const;
-  /// The same of one choice for each site.
+  /// Which candidate has the target's bits, and the BOPs of an image that takes it everywhere: cost() is
+  /// relative to them.
+  size_t target_candidate() const;
+  double target_bops() const;
+  /// cost() of one choice for each site.
   double cost_of(const std::vector<int>& candidate) const;
   /// Where cost() can be: all sites at the lowest and at the highest candidate.
   double least_cost() const;
@@ -90,7 +94,6 @@ class DynamicBits : public nn::Module {
   DynamicBits(nn::Model& model, const DynamicOptions& options) : model_(model), options_(options) {}
 
   int64_t candidates() const { return static_cast<int64_t>(options_.candidates.size()); }
-  double target_bops() const;
   Tensor quantize(size_t site, const Tensor& x);
   Tensor quantize_weights(size_t site, const Tensor& w);
   /// Gates of `count` sites from the logits of `selector`, by `choosing`.

@@ -144,7 +144,6 @@ struct Reconstruction::Impl {
     find_sites(sites);
   }
   ~Impl() {
-    for (auto& [tap, hook] : hooks) tap->hook = hook;
     for (WeightSite& w : weights)
       if (w.hard) w.parameter.assign(w.current.value());
   }
@@ -165,7 +164,6 @@ struct Reconstruction::Impl {
       blocks.push_back({block.name, blocks.size(), block.run, {}, {}});
     size_t current = 0;
     for (const nn::NamedTap& t : model.taps()) {
-      hooks.emplace_back(t.tap, t.tap->hook);
       t.tap->hook = [&, name = t.name, tap = t.tap](const Tensor& x) {
         if (quantizers.count(name))
           enter(blocks[current], name, tap, quantizers.at(name), parameters, taps, layers);
@@ -174,14 +172,9 @@ struct Reconstruction::Impl {
     }
     const nn::Evaluation evaluation(model);
     const NoGrad no_grad;
-    try {
-      Tensor x = Array::zeros(model.input_shape());
-      for (; current < blocks.size(); ++current) x = blocks[current].run(x);
-    } catch (...) {
-      for (auto& [tap, hook] : hooks) tap->hook = hook;
-      throw;
-    }
-    for (auto& [tap, hook] : hooks) tap->hook = nullptr;
+    Tensor x = Array::zeros(model.input_shape());
+    for (; current < blocks.size(); ++current) x = blocks[current].run(x);
+    for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
   }
 
   void enter(Unit& block, const std::string& name, nn::Tap* tap, const std::shared_ptr<Quantizer>& quantizer,
@@ -620,7 +613,7 @@ struct Reconstruction::Impl {
   std::vector<Unit> blocks;
   std::vector<WeightSite> weights;
   std::vector<ActivationSite> activations;
-  std::vector<std::pair<nn::Tap*, Hook>> hooks;  // of the sites
+  KeptHooks kept{model};
   Array logits;
   std::vector<int32_t> classes;
   int64_t finished = 0, job = 0;  // units that are done; the next one of the walk

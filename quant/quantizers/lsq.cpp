@@ -1,7 +1,7 @@
 // Learned step size quantization (Esser et al., ICLR'20): one learned scale for each grid.
 //
 // The step starts at the paper's 2 <|x|> / sqrt(Q_P), or where the setting "init" of other quantizers puts
-// the range: of sparse activations with few bits the paper's start clips nearly all.
+// the range: with few bits the paper's start clips much of sparse activations.
 //
 // Deviations: 8-bit weights use -127 .. 127; with 1 bit, of which the paper has none, weights and signed
 // activations are -s/2, s/2; other activations that can be negative are codes 0 .. 2^b - 1 with the zero
