@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../../kernels/elementwise.h"
 #include "../../kernels/integer_conv.h"
 #include "../../kernels/movement.h"
+#include "../../kernels/reduce.h"
 #include "../../kernels/threads.h"
 
 namespace stairgrad::quant::integer {
@@ -17,19 +19,12 @@ constexpr int64_t exact_limit = 1 << 24;
 // hold the source's zero point: convolve (code - zero_point), whose padding is zero, and put zero_point *
 // sum(w) back.
 Array exact_sums(const Convolution& layer, const Array& codes, const Grid& src) {
-  const int64_t channels = layer.weights.dim(0), per_channel = layer.weights.size() / channels;
   const Array weights = cast(layer.weights, DType::f32);
-  Array shifted = cast(codes, DType::f32);
-  for (int64_t i = 0; i < shifted.size(); ++i) shifted.data<float>()[i] -= src.zero_point;
-  Array sums = kernels::conv2d(shifted, weights, layer.options);
+  const Array shifted = kernels::affine(cast(codes, DType::f32), 1, -src.zero_point);
+  const Array sums = kernels::conv2d(shifted, weights, layer.options);
   if (src.zero_point == 0) return sums;
-  for (int64_t i = 0; i < sums.size(); ++i) {
-    const int8_t* w = layer.weights.data<int8_t>() + i % channels * per_channel;
-    int64_t total = 0;
-    for (int64_t k = 0; k < per_channel; ++k) total += w[k];
-    sums.data<float>()[i] += src.zero_point * static_cast<float>(total);
-  }
-  return sums;
+  const Array of_weights = kernels::reduce(kernels::Reduction::sum, weights, {1, 2, 3});
+  return kernels::binary(kernels::Binary::add, sums, kernels::affine(of_weights, src.zero_point, 0));
 }
 
 const Value& value_of(const Model& model, int index) { return model.values[static_cast<size_t>(index)]; }
@@ -59,23 +54,27 @@ Array convolution(const Model& model, const Convolution& layer, const Array& cod
     kernels::integer_conv_reference(spec, codes, result, skip);
     return result;
   }
-  const Array sums = exact_sums(layer, codes, src);
-  const int64_t channels = m.size(), pixels = sums.size() / channels;
-  const bool coded_skip = skip.has_value() && skip.dtype() == DType::u8;
+  const Array summed = exact_sums(layer, codes, src);
+  const int64_t channels = m.size(), pixels = summed.size() / channels;
+  const float *sums = summed.data<float>(), *bias = b.data<float>(), *multiplier = m.data<float>();
+  const bool skips = skip.has_value(), coded_skip = skips && skip.dtype() == DType::u8;
+  const auto* skip_codes = coded_skip ? skip.data<uint8_t>() : nullptr;
+  const auto* skip_values = skips && !coded_skip ? skip.data<float>() : nullptr;
+  auto* coded = dst.codes ? result.data<uint8_t>() : nullptr;
+  auto* plain = dst.codes ? nullptr : result.data<float>();
   parallel_for(pixels, 256, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p)
       for (int64_t c = 0; c < channels; ++c) {
         const int64_t i = p * channels + c;
-        float t =
-            grid::affine(static_cast<int32_t>(sums.data<float>()[i]), b.data<float>()[c], m.data<float>()[c]);
-        if (coded_skip)
-          t = grid::add_skip(t, skip.data<uint8_t>()[i], layer.skip_ratio);
-        else if (skip.has_value())
-          t = t + skip.data<float>()[i];
-        if (dst.codes)
-          result.data<uint8_t>()[i] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
+        float t = grid::affine(static_cast<int32_t>(sums[i]), bias[c], multiplier[c]);
+        if (skip_codes)
+          t = grid::add_skip(t, skip_codes[i], layer.skip_ratio);
+        else if (skip_values)
+          t = t + skip_values[i];
+        if (coded)
+          coded[i] = static_cast<uint8_t>(grid::round_saturate(t, layer.lo, layer.hi));
         else
-          result.data<float>()[i] = t > layer.low ? (t < layer.high ? t : layer.high) : layer.low;
+          plain[i] = t > layer.low ? (t < layer.high ? t : layer.high) : layer.low;
       }
   });
   return result;
@@ -128,20 +127,22 @@ Array average_pool(const AveragePool& layer, const Array& x, const Value& src, c
 
 Array encode(const Array& images, const Grid& dst) {
   Array codes(images.shape(), DType::u8);
-  for (int64_t i = 0; i < images.size(); ++i)
-    codes.data<uint8_t>()[i] = static_cast<uint8_t>(grid::encode(images.data<float>()[i], dst));
+  std::transform(images.data<float>(), images.data<float>() + images.size(), codes.data<uint8_t>(),
+                 [&](float x) { return static_cast<uint8_t>(grid::encode(x, dst)); });
   return codes;
 }
 
 Array remap(const Remap& layer, const Array& codes, int choice, const Array& choices) {
   Array result(codes.shape(), DType::u8);
   const int64_t size = codes.size() / codes.dim(0);
-  parallel_for(codes.size(), 1 << 16, [&](int64_t begin, int64_t end) {
+  const auto* from = codes.data<uint8_t>();
+  auto* to = result.data<uint8_t>();
+  parallel_for(codes.dim(0), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const size_t table = choice < 0 || !choices.has_value()
-                               ? 0
-                               : choices.data<uint8_t>()[i / size * choices.dim(1) + choice];
-      result.data<uint8_t>()[i] = layer.tables[table][codes.data<uint8_t>()[i]];
+      const size_t table =
+          choice < 0 || !choices.has_value() ? 0 : choices.data<uint8_t>()[i * choices.dim(1) + choice];
+      std::transform(from + i * size, from + (i + 1) * size, to + i * size,
+                     [&](uint8_t code) { return layer.tables[table][code]; });
     }
   });
   return result;
