@@ -2,47 +2,40 @@
 
 #include <cmath>
 
-#include "../autograd/ops/batch_norm.h"
 #include "../autograd/recorder.h"
+#include "layers.h"
 
 namespace stairgrad::nn {
-namespace {
 
-struct Follower {
-  std::string norm;  // path of the batch norm
-  double eps;
-};
-
-// Which batch norm follows which convolution, from a trace.
-std::map<std::string, Follower> followers(Model& model) {
+std::map<std::string, std::string> batch_norms_behind(Model& model) {
   const Evaluation evaluation(model);
   const Trace run =
       trace([&](const Tensors& in) { return model(in[0]); }, {Array::zeros(model.input_shape())});
-  std::map<std::string, Follower> found;
+  std::map<std::string, std::string> found;
   for (const auto& node : run.nodes) {
-    const auto* norm = dynamic_cast<const BatchNormOp*>(node->op.get());
-    if (!norm) continue;
+    if (!node->op || node->op->name() != "batch_norm") continue;
     const Node* before = node->inputs[0].node().get();
     check(before && before->op && before->op->name() == "conv2d", "[fold] ", node->scope,
           ": no convolution comes right before it, expected one to fold it into");
-    found[before->scope] = {node->scope, norm->eps};
+    found[before->scope] = node->scope;
   }
   return found;
 }
 
-}  // namespace
-
 void fold_batch_norms(Model& model, Model& folded) {
   State from = model.state(), to;
-  for (const auto& [conv, follower] : followers(model)) {
-    const std::string norm = follower.norm + '.';
+  std::map<std::string, double> eps;
+  for (const NamedModule& m : model.modules())
+    if (const auto* norm = dynamic_cast<const BatchNorm2d*>(m.module)) eps[m.name] = norm->eps;
+  for (const auto& [conv, path] : batch_norms_behind(model)) {
+    const std::string norm = path + '.';
     Array weight = from.at(conv + ".weight").clone(), bias(Shape{weight.dim(0)});
     const int64_t per_channel = weight.size() / weight.dim(0);
     for (int64_t c = 0; c < weight.dim(0); ++c) {
       const auto value = [&](const char* name) {
         return static_cast<double>(from.at(norm + name).data<float>()[c]);
       };
-      const double gain = value("weight") / std::sqrt(value("running_var") + follower.eps);
+      const double gain = value("weight") / std::sqrt(value("running_var") + eps.at(path));
       for (int64_t k = 0; k < per_channel; ++k) {
         float& w = weight.data<float>()[c * per_channel + k];
         w = static_cast<float>(w * gain);

@@ -5,6 +5,10 @@
 
 namespace stairgrad::nn {
 
+/// Path of the batch norm that follows each convolution, by that one's path. Throws argument_error where a
+/// batch norm follows something else.
+std::map<std::string, std::string> batch_norms_behind(Model& model);
+
 /// Fills `folded`, the same network of the zoo made with ConvStyle::folded, so that it computes what `model`
 /// computes in evaluation mode: w gamma / sqrt(var + eps), and beta - mean gamma / sqrt(var + eps) as the
 /// bias. Layers without a batch norm are copied. Throws argument_error where the two do not fit, or a batch

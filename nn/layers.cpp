@@ -119,6 +119,7 @@ Tensor BatchNorm2d::add_relu(const Tensor& x, const Tensor& skip) {
 
 Tensor BatchNorm2d::normalise(const Tensor& x, const Tensor& skip, const BatchNormOptions& batch_norm) {
   if (watch) watch(x);
+  if (instead) return instead(x, skip, batch_norm);
   if (!training()) return batch_norm_eval(x, weight, bias, running_mean, running_var, batch_norm, skip);
   const BatchNormResult result = batch_norm_train(x, weight, bias, batch_norm, skip);
   if (recomputing()) return result.y;

@@ -64,8 +64,9 @@ class BatchNorm2d : public Layer {
   Array &running_mean, &running_var;
   /// Sees what the layer is about to normalise, while it is set: for losses on its statistics.
   std::function<void(const Tensor& x)> watch;
-
- private:
+  /// Normalises in its place, while it is set: for batch norms of each bit width.
+  std::function<Tensor(const Tensor& x, const Tensor& skip, const BatchNormOptions& options)> instead;
+  /// What all of the above are: bn(x), then the skip if it is defined, and the activation of `options`.
   Tensor normalise(const Tensor& x, const Tensor& skip, const BatchNormOptions& options);
 };
 

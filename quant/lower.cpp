@@ -44,6 +44,7 @@ struct Limits {
   double low = -HUGE_VAL, high = HUGE_VAL;
 
   bool any() const { return std::isfinite(low) || std::isfinite(high); }
+  bool operator==(const Limits&) const = default;
   // Rounding is monotone and zero is a level, so limits become limits of codes.
   std::array<int, 2> codes(const Grid& g) const {
     return {std::isfinite(low) ? grid::encode(static_cast<float>(low), g) : g.lo,
@@ -57,14 +58,21 @@ std::optional<Limits> limits_of(const Tensor& t) {
   return {};
 }
 
+// Per channel.
+struct AffineMap {
+  std::vector<double> gain, offset;
+};
+
 // A convolution or fully connected layer with what follows it, as y = act(gain * sum(x w) + offset + skip).
 // What follows a tensor that is stored as codes follows a layer of weights one.
 struct Chain {
-  Tensor layer;                      // the conv2d or linear, or the stored tensor
-  Shape image;                       // (h, w, c) of y, flattened or not
-  std::vector<double> gain, offset;  // per output channel, in the units of y
+  Tensor layer;                 // the conv2d or linear, or the stored tensor
+  Shape image;                  // (h, w, c) of y, flattened or not
+  std::vector<AffineMap> maps;  // one, or one for each candidate of the input, in the units of y
   std::optional<Tensor> skip = {};
   Limits limits = {};
+
+  size_t channels() const { return maps[0].gain.size(); }
 };
 
 class Lowering {
@@ -148,7 +156,8 @@ class Lowering {
       auto [layer, source] = subsampling(t);
       layer.src = stored(source);
       const Value from = value(layer.src);
-      layer.dst = result = add_value(t.node()->scope + ".subsample", image_of(t.shape()), from.grid, from.bits);
+      layer.dst = result =
+          add_value(t.node()->scope + ".subsample", image_of(t.shape()), from.grid, from.bits);
       model_.layers.push_back(layer);
     } else if (const auto* pool = as<MaxPool2dOp>(t)) {
       const int src = stored(input_of(t));
@@ -183,9 +192,11 @@ class Lowering {
     return g;
   }
   static bool has_zero(const Grid& g) { return g.zero_point == std::nearbyint(g.zero_point); }
-  // The grid that a layer reads: one with zero, which is what it pads with. An even grid (binary activations) gets
-  // levels between its own.
-  static Grid with_zero(const Grid& g) { return has_zero(g) ? g : Grid{g.scale / 2, 2 * g.zero_point, 0, 2 * g.hi}; }
+  // The grid that a layer reads: one with zero, which is what it pads with. An even grid (binary activations)
+  // gets levels between its own.
+  static Grid with_zero(const Grid& g) {
+    return has_zero(g) ? g : Grid{g.scale / 2, 2 * g.zero_point, 0, 2 * g.hi};
+  }
 
   int quantized(const Tensor& t) {
     const Grid grid = unsigned_grid(t, *as<QuantizeOp>(t));
@@ -449,8 +460,8 @@ class Lowering {
     return codes;
   }
 
-  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros; or one of the two. Gives the
-  // layer and the tensor that it reads.
+  // The parameter-free shortcut: a slice of every second pixel, then channels of zeros; or one of the two.
+  // Gives the layer and the tensor that it reads.
   std::pair<integer::Subsample, Tensor> subsampling(const Tensor& t) const {
     if (const auto* pad = as<PadOp>(t)) {
       for (size_t axis = 0; axis + 1 < pad->before.size(); ++axis)
@@ -477,13 +488,14 @@ class Lowering {
 
   static void scale(const Tensor& t, Chain& chain, const std::vector<double>& factor,
                     const std::vector<double>& shift) {
-    if (factor.size() != chain.gain.size())
+    if (factor.size() != chain.channels())
       refuse(t, text("it has parameters for ", factor.size(), " channels, but the map it follows has ",
-                     chain.gain.size(), "; put it before what flattens the map"));
-    for (size_t c = 0; c < chain.gain.size(); ++c) {
-      chain.gain[c] *= factor[c];
-      chain.offset[c] = chain.offset[c] * factor[c] + shift[c];
-    }
+                     chain.channels(), "; put it before what flattens the map"));
+    for (auto& [gain, offset] : chain.maps)
+      for (size_t c = 0; c < factor.size(); ++c) {
+        gain[c] *= factor[c];
+        offset[c] = offset[c] * factor[c] + shift[c];
+      }
   }
 
   void apply_batch_norm(Chain& chain, const Tensor& t) const {
@@ -511,7 +523,7 @@ class Lowering {
   Chain chain_of(const Tensor& layer) {
     const Shape image = is_on_grid(layer) ? value(stored(layer)).shape : image_of(layer.shape());
     const auto channels = static_cast<size_t>(image[2]);
-    return {layer, image, std::vector<double>(channels, 1), std::vector<double>(channels, 0)};
+    return {layer, image, {{std::vector<double>(channels, 1), std::vector<double>(channels, 0)}}};
   }
 
   // Reads the ops between a layer and its quantizer, outermost first: limits, then the skip, then per-channel
@@ -550,11 +562,12 @@ class Lowering {
       const Array ends = op_of(t)->forward({Array::of<double>({0, 1})})[0];
       const double shift = ends.data<double>()[0], factor = ends.data<double>()[1] - shift;
       Chain chain = parse_affine(t, input_of(t), "an affine map follows");
-      scale(t, chain, std::vector<double>(chain.gain.size(), factor),
-            std::vector<double>(chain.gain.size(), shift));
+      scale(t, chain, std::vector<double>(chain.channels(), factor),
+            std::vector<double>(chain.channels(), shift));
       return chain;
     }
     if (is(t, "add")) return parse_add(t);
+    if (const auto* choice = as<ImageChoiceOp>(t)) return parse_choice(t, *choice);
     refuse(t, text("'", op_of(t) ? op_of(t)->name() : "input", "' cannot be fused into the layer before it"));
   }
 
@@ -579,6 +592,27 @@ class Lowering {
     return chain;
   }
 
+  // Affine maps of which each image takes that of its candidate, which its layer's input takes, too.
+  Chain parse_choice(const Tensor& t, const ImageChoiceOp& op) {
+    Chain chain = parse(input_of(t, 1));
+    const bool chosen = op.inputs == 2 || column_of(input_of(chain.layer)) == op.column;
+    if (!chosen) refuse(t, "its layer reads what is not chosen by the same gates");
+    for (size_t k = 2; k < t.node()->inputs.size(); ++k) {
+      const Chain other = parse(input_of(t, k));
+      const bool same_skip = other.skip.has_value() == chain.skip.has_value() &&
+                             (!chain.skip || key(*other.skip) == key(*chain.skip));
+      if (key(other.layer) != key(chain.layer) || !same_skip || !(other.limits == chain.limits))
+        refuse(t, "its parts differ in more than an affine map behind one layer");
+      chain.maps.push_back(other.maps[0]);
+    }
+    return chain;
+  }
+  static int column_of(const Tensor& t) {
+    if (const auto* choice = as<ImageChoiceOp>(t)) return choice->column;
+    if (const auto* route = as<ImageRouteOp>(t)) return route->column;
+    return -1;
+  }
+
   // Whether an add can be fused into the layer behind `t`: nothing else reads it, and only maps of each
   // channel lie between.
   bool takes_skip(const Tensor& t) const {
@@ -594,10 +628,11 @@ class Lowering {
 
   // `t` adds the bias.
   static void add_bias(const Tensor& t, Chain& chain, const Array& bias) {
-    const auto channels = static_cast<int64_t>(chain.offset.size());
+    const auto channels = static_cast<int64_t>(chain.channels());
     if (bias.size() != channels || (channels > 1 && bias.shape().back() != channels))
       refuse(t, text("a bias must have one value for each channel; got ", bias.shape(), " for ", channels));
-    for (size_t c = 0; c < chain.offset.size(); ++c) chain.offset[c] += bias.data<float>()[c];
+    for (auto& map : chain.maps)
+      for (size_t c = 0; c < chain.channels(); ++c) map.offset[c] += bias.data<float>()[c];
   }
 
   struct Weights {
@@ -692,19 +727,20 @@ class Lowering {
     for (int64_t row = 0; row < conv.b.size(); ++row) {
       const int64_t c = row % channels;
       const auto i = static_cast<size_t>(c);
-      const Weights& own = weights[weights.size() == 1 ? 0 : static_cast<size_t>(row / channels)];
-      const Grid& grid =
-          alternatives ? from.alternatives[static_cast<size_t>(row / channels)].grid : from.grid;
-      double m = static_cast<double>(grid.scale) * own.unit[i] * chain.gain[i] / dst_scale;
+      const auto k = static_cast<size_t>(row / channels);  // the candidate
+      const Weights& own = weights[weights.size() == 1 ? 0 : k];
+      const auto& [gain, offset] = chain.maps[chain.maps.size() == 1 ? 0 : k];
+      const Grid& grid = alternatives ? from.alternatives[k].grid : from.grid;
+      double m = static_cast<double>(grid.scale) * own.unit[i] * gain[i] / dst_scale;
       // A dead channel (gamma = 0) keeps a tiny multiplier, so that the offset can be written as b * m.
       if (std::abs(m) < 0x1p-40) m = std::copysign(0x1p-40, m);
       const auto rounded = static_cast<float>(m);
       double sum = 0;
-      for (int64_t k = 0; k < per_channel; ++k) sum += own.integers.data<int8_t>()[c * per_channel + k];
-      const double offset = chain.offset[i] / dst_scale + dst_zero + skip_offset;
+      for (int64_t j = 0; j < per_channel; ++j) sum += own.integers.data<int8_t>()[c * per_channel + j];
+      const double shift = offset[i] / dst_scale + dst_zero + skip_offset;
       conv.m.data<float>()[row] = rounded;
       conv.b.data<float>()[row] =
-          static_cast<float>(-grid.zero_point * sum + offset / static_cast<double>(rounded));
+          static_cast<float>(-grid.zero_point * sum + shift / static_cast<double>(rounded));
     }
     if (chain.limits.low > chain.limits.high)
       refuse(chain.layer, "the limits of its activations exclude each other");

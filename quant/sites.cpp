@@ -106,7 +106,10 @@ std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
 
 void detach_sites(nn::Model& model) {
   for (const nn::NamedTap& t : model.taps()) t.tap->hook = nullptr;
-  for (const nn::NamedModule& m : model.modules()) set_arithmetic_of(*m.module, nn::Arithmetic::values);
+  for (const nn::NamedModule& m : model.modules()) {
+    set_arithmetic_of(*m.module, nn::Arithmetic::values);
+    if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module)) norm->instead = nullptr;
+  }
   model.detach("sites");
 }
 

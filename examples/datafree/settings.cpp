@@ -57,15 +57,13 @@ void Settings::parse(int argc, char** argv) {
 
   o.add("--preset", preset, "how images are made").one_of(synthesis_presets());
   o.add("--from", from, "take images that were made before, a folder as this program writes it");
-  o.add("--real", real,
-        "upper bound: unlabelled training pictures of this data set in place of made images");
+  o.add("--real", real, "upper bound: unlabelled training pictures of this data set in place of made images");
   o.add("--images", images, "images to make").at_least(1);
   o.add("--synthesis-batch", synthesis_batch, "images that are made together").at_least(1);
   o.add("--iterations", iterations, "steps of the synthesis (default: the preset's)");
   o.add("--synthesis-lr", synthesis_lr, "learning rate of the synthesis (default: the preset's)");
   o.add("--synthesis-dtype", synthesis_dtype, "type of the activations").one_of({"f32", "bf16"});
-  o.add("--arm", arm,
-        "classes of hard images: similar, arbitrary, dissimilar, mixed, one-hot or smoothing");
+  o.add("--arm", arm, "classes of hard images: similar, arbitrary, dissimilar, mixed, one-hot or smoothing");
   o.add("--similarity", similarity, "of classes: dot, cosine or centred");
   o.add("--group", group, "classes of a hard image");
   o.add("--hard", hard, "share of hard images");
@@ -92,8 +90,7 @@ void Settings::parse(int argc, char** argv) {
   o.add("--tuning", tuning, "how the quantized network is trained").one_of(fine_tuning_presets());
   o.add("--epochs", epochs, "epochs; 0: ranges are calibrated, nothing is trained").at_least(0);
   o.add("--steps", steps, "steps of an epoch").at_least(1);
-  o.add("--calibration", calibration,
-        "batches that move the ranges of activations (default: the preset's)");
+  o.add("--calibration", calibration, "batches that move the ranges of activations (default: the preset's)");
   o.add("--batch", batch, "images of a step (default: the preset's)");
   o.add("--lr", lr, "learning rate (default: the preset's)");
   o.add("--kd", kd, "weight of the distillation");
@@ -119,6 +116,7 @@ void Settings::parse(int argc, char** argv) {
   o.add("--after", after, "blocks before the selector, which keep fixed bits").at_least(1);
   o.add("--ranges", ranges, "candidates share a range, each finds its own, or each learns its own")
       .one_of({"shared", "each", "learned"});
+  o.add("--norms", norms, "candidates share the batch norms, or each has its own").one_of({"shared", "each"});
   o.add("--choosing", choosing, "how the selector is trained").one_of({"gumbel", "straight-through"});
   o.add("--law", law, "of the budget").one_of({"hinge", "distance"});
   o.add("--budget", budget, "weight of the budget").at_least(0);
@@ -130,8 +128,7 @@ void Settings::parse(int argc, char** argv) {
   o.parse(argc, argv);
   check(!init.empty(), "name the trained network with --init");
   check(from.empty() || real.empty(), "--from and --real: got both, expected one source of images");
-  check(!selector || skip != "shared",
-        "--skip shared: with --selector tensors are stored in 8 bits; use u8");
+  check(!selector || skip != "shared", "--skip shared: with --selector tensors are stored in 8 bits; use u8");
   synthesis();  // complains before there is work to lose
   fine_tuning();
   if (selector) {
@@ -204,6 +201,7 @@ DynamicOptions Settings::dynamic() const {
   d.selector.start_highest = start == "highest";
   d.after = static_cast<size_t>(after);
   d.quantizer = ranges == "shared" ? "ste" : ranges == "each" ? "ste:range=mse" : "lsq";
+  d.norms = norms == "each";
   d.seed = common.seed;
   return d;
 }

@@ -40,8 +40,8 @@ struct Settings {
   bool no_augment = false, no_best = false, validate = false;
   // selector
   bool selector = false;
-  std::string selector_type = "image", candidates, ranges = "shared", choosing = "gumbel", law = "hinge",
-              bops = "1", start = "target", dynamic_part = "activations";
+  std::string selector_type = "image", candidates, ranges = "shared", norms = "shared", choosing = "gumbel",
+              law = "hinge", bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;
   double budget = 1, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3;
   Value values;

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "../../autograd/ops.h"
+#include "../../nn/fold.h"
 #include "../cost.h"
 
 namespace stairgrad::quant::datafree {
@@ -37,12 +38,13 @@ void check_weight_bits(const DynamicOptions& options, const std::string& layer, 
 
 // What a run of zeros without quantizers tells of a model.
 struct Structure {
-  std::vector<LayerCost> layers, behind;    // all, and those behind the first blocks
-  std::map<std::string, int64_t> channels;  // that a layer reads
-  int64_t map_channels = 0;                 // of what the first blocks give
+  std::vector<LayerCost> layers, behind;     // all, and those behind the first blocks
+  std::map<std::string, int64_t> channels;   // that a layer reads
+  std::map<std::string, std::string> norms;  // behind each layer
+  int64_t map_channels = 0;                  // of what the first blocks give
 };
 
-Structure structure_of(nn::Model& model, size_t after) {
+Structure structure_of(nn::Model& model, const DynamicOptions& options) {
   Structure result;
   const nn::Evaluation evaluation(model);
   const KeptHooks kept(model);
@@ -59,12 +61,13 @@ Structure structure_of(nn::Model& model, size_t after) {
         trace([&](const Tensors& in) { return model.forward(in[0], from, model.blocks().size()); }, {x}));
   };
   const Array images = Array::zeros(model.input_shape());
+  if (options.norms) result.norms = nn::batch_norms_behind(model);
   result.layers = layers(0, images);
   {
     const NoGrad no_grad;
-    const Array map = model.forward(images, 0, after).value();
+    const Array map = model.forward(images, 0, options.after).value();
     result.map_channels = map.shape().back();
-    result.behind = layers(after, map);
+    result.behind = layers(options.after, map);
   }
   return result;
 }
@@ -77,7 +80,7 @@ Policy dynamic_policy(nn::Model& model, const Policy& fixed, const DynamicOption
   Policy policy = fixed;
   detach_sites(model);
   const std::map<std::string, std::string> stored = readers_of_tensors(model);
-  const std::vector<LayerCost> behind = structure_of(model, options.after).behind;
+  const std::vector<LayerCost> behind = structure_of(model, options).behind;
   for (const LayerCost& cost : behind) {
     LayerPolicy& own = policy.layers.at(cost.name);
     if (cost.name == behind.back().name) continue;
@@ -92,7 +95,7 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
   check_options(model, options);
   check_skip(sites.policy());
   const std::shared_ptr<DynamicBits> dynamic(new DynamicBits(model, options));
-  const Structure structure = structure_of(model, options.after);
+  const Structure structure = structure_of(model, options);
   const std::vector<LayerCost>& behind = structure.behind;
   std::map<std::string, nn::Tap*> inputs, weights;
   for (const nn::NamedTap& t : model.taps()) {
@@ -100,8 +103,13 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
     if (t.tap->role == nn::Tap::Role::weight) weights[t.owner()] = t.tap;
   }
   std::map<std::string, int64_t> groups, channels;
-  for (const nn::NamedModule& m : model.modules())
+  std::map<std::string, nn::BatchNorm2d*> norms;
+  for (const nn::NamedModule& m : model.modules()) {
     if (const auto* conv = dynamic_cast<const nn::Conv2d*>(m.module)) groups[m.name] = conv->options.groups;
+    if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module)) norms[m.name] = norm;
+  }
+  check(!options.norms || !structure.norms.empty(),
+        "[dynamic] batch norms for each candidate: the model has none; its batch norms may be folded");
   for (const nn::NamedTensor& p : model.parameters())
     channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
 
@@ -121,6 +129,8 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
       return Quantized{self->quantize(site, stored ? stored(x).value : x), {}};
     };
     chosen.insert(cost.name);
+    if (const auto norm = structure.norms.find(cost.name); norm != structure.norms.end())
+      dynamic->add_norms(cost.name, site, *norms.at(norm->second));
     if (!options.weights) continue;
     check_weight_bits(options, cost.name, own);
     const bool per_channel = own.granularity == "channel";
@@ -188,21 +198,40 @@ Tensor DynamicBits::choose(BitSelector& selector, const Tensor& features, int64_
 }
 
 Tensor DynamicBits::quantize(size_t site, const Tensor& x) {
-  Tensor gates;
-  const auto index = static_cast<int64_t>(site);
-  if (options_.type == SelectorType::layer) {
-    site_gates_.push_back(choose(*selectors_[site], x, index, 1));
-    gates = gates_of(site_gates_.back(), 0);
-  } else {
-    check(running_, "[dynamic] ", sites_[site].layer,
-          ": the model runs without its selector; call DynamicBits::forward()");
-    gates = gates_of(gates_, index);
-  }
+  if (options_.type == SelectorType::layer)
+    site_gates_.push_back(choose(*selectors_[site], x, static_cast<int64_t>(site), 1));
+  const Tensor gates = gates_at(site);
   Tensors parts;
   const Scope scope("bits");
   for (const auto& quantizer : quantizers_[site]) parts.push_back((*quantizer)(x).value);
   if (options_.weights) return image_route(gates, parts, sites_[site].groups, static_cast<int>(site));
   return image_choice(gates, parts, static_cast<int>(site));
+}
+
+Tensor DynamicBits::gates_at(size_t site) const {
+  if (options_.type == SelectorType::layer) return gates_of(site_gates_.at(site), 0);
+  check(running_, "[dynamic] ", sites_[site].layer,
+        ": the model runs without its selector; call DynamicBits::forward()");
+  return gates_of(gates_, static_cast<int64_t>(site));
+}
+
+void DynamicBits::add_norms(const std::string& layer, size_t site, nn::BatchNorm2d& norm) {
+  for (const int bits : options_.candidates) {
+    const auto own = std::make_shared<nn::BatchNorm2d>(norm.weight.size(), norm.eps, norm.momentum);
+    own->load_state(norm.state());
+    own->train(norm.training());
+    norms_[site].push_back(add_module(text(layer, ".norm", bits), own));
+  }
+  norm.instead = [this, site](const Tensor& x, const Tensor& skip, const BatchNormOptions& options) {
+    return normalise(site, x, skip, options);
+  };
+}
+
+Tensor DynamicBits::normalise(size_t site, const Tensor& x, const Tensor& skip,
+                              const BatchNormOptions& options) {
+  Tensors parts;
+  for (const auto& norm : norms_.at(site)) parts.push_back(norm->normalise(x, skip, options));
+  return image_choice(gates_at(site), parts, static_cast<int>(site));
 }
 
 Tensor DynamicBits::quantize_weights(size_t site, const Tensor& w) {

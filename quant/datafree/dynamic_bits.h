@@ -21,6 +21,9 @@ struct DynamicOptions {
   /// Quantizer of the candidates' activations: "ste" sees one range for all of them, "ste:range=mse" finds
   /// one for each, "lsq" learns one for each.
   std::string quantizer = "ste";
+  /// A batch norm of its own for each candidate, behind each layer that has one (as in Any-Precision,
+  /// AAAI'21).
+  bool norms = false;
   uint64_t seed = 0;  ///< of the selector's initial weights
 };
 
@@ -96,6 +99,11 @@ class DynamicBits : public nn::Module {
   int64_t candidates() const { return static_cast<int64_t>(options_.candidates.size()); }
   Tensor quantize(size_t site, const Tensor& x);
   Tensor quantize_weights(size_t site, const Tensor& w);
+  Tensor normalise(size_t site, const Tensor& x, const Tensor& skip, const BatchNormOptions& options);
+  /// A copy of `norm` for each candidate of the site `layer`; all of them together take its place.
+  void add_norms(const std::string& layer, size_t site, nn::BatchNorm2d& norm);
+  /// (n, candidates), of images whose bits are decided already.
+  Tensor gates_at(size_t site) const;
   /// Gates of `count` sites from the logits of `selector`, by `choosing`.
   Tensor choose(BitSelector& selector, const Tensor& features, int64_t first, int64_t count);
 
@@ -104,9 +112,10 @@ class DynamicBits : public nn::Module {
   std::vector<Site> sites_;
   std::vector<std::vector<std::shared_ptr<Quantizer>>> quantizers_;  // by site and candidate
   std::vector<std::vector<std::shared_ptr<Quantizer>>>
-      weight_quantizers_;                                            // the same, if weights are dynamic
-  std::vector<std::shared_ptr<BitSelector>> selectors_;              // one, or one for each site
-  double fixed_bops_ = 0;                                            // of layers and selectors
+      weight_quantizers_;                                                  // the same, if weights are dynamic
+  std::map<size_t, std::vector<std::shared_ptr<nn::BatchNorm2d>>> norms_;  // by site, if there are some
+  std::vector<std::shared_ptr<BitSelector>> selectors_;                    // one, or one for each site
+  double fixed_bops_ = 0;                                                  // of layers and selectors
   Tensor gates_, probabilities_;
   Tensors site_gates_, site_probabilities_;  // type layer: as they come
   bool running_ = false;                     // within forward()

@@ -8,6 +8,7 @@
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
+#include "../../kernels/elementwise.h"
 #include "../../kernels/reduce.h"
 #include "../../kernels/threads.h"
 #include "../../nn/fold.h"
@@ -83,6 +84,17 @@ Dynamic dynamic(const DynamicOptions& options, const std::string& name = "resnet
       if (!same(choices.slice(i, 1), choices.slice(0, 1))) return d;
   }
   return d;
+}
+
+// Batch norms of the candidates, all unlike.
+void spread_norms(Dynamic& d) {
+  uint64_t stream = 50;
+  for (const nn::NamedModule& m : d.model->modules())
+    if (const auto* norm = dynamic_cast<const nn::BatchNorm2d*>(m.module);
+        norm && m.name.starts_with("dynamic."))
+      for (const Tensor& p : {norm->weight, norm->bias})
+        Array(p.value()).assign(kernels::binary(kernels::Binary::add, p.value(),
+                                                random_normal(p.shape(), Philox(++stream), 0.3)));
 }
 
 integer::Model lowered(Dynamic& d) {
@@ -253,8 +265,8 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
           d = dynamic(options);
         } else {
           d.model = network();
-          d.sites = attach_sites(*d.model,
-                                 protocol_policy(*d.model, Protocol::family, 3, 3, ranges, Skip::shared));
+          d.sites =
+              attach_sites(*d.model, protocol_policy(*d.model, Protocol::family, 3, 3, ranges, Skip::shared));
         }
         const FineTuningOptions o{
             .calibration = 3, .epochs = 4, .steps = 3, .batch = 16, .lr = lr, .kd = 1, .warm_up = 0.3};
@@ -397,16 +409,21 @@ TEST_CASE("weights of other bits, too: an image meets its candidate's input and 
 TEST_CASE("T17: the selector and its network run in integers, every code as in the quantized evaluation") {
   struct Kind {
     SelectorType type;
-    bool weights;
+    bool weights = false, norms = false;
   };
-  for (const auto& [type, weights] : {Kind{SelectorType::image, false}, Kind{SelectorType::offset, false},
-                                      Kind{SelectorType::layer, false}, Kind{SelectorType::image, true}}) {
+  for (const auto& [type, weights, norms] :
+       {Kind{SelectorType::image}, Kind{SelectorType::offset}, Kind{SelectorType::layer},
+        Kind{SelectorType::image, true}, Kind{SelectorType::image, false, true},
+        Kind{SelectorType::layer, false, true}, Kind{SelectorType::image, true, true}}) {
     CAPTURE(to_string(type));
     CAPTURE(weights);
+    CAPTURE(norms);
     DynamicOptions options;
     options.type = type;
     options.weights = weights;
+    options.norms = norms;
     Dynamic d = dynamic(options);
+    spread_norms(d);
     const integer::Model model = lowered(d);
     CHECK(integer::selects(model));
     CHECK(integer::choices_of(model) == static_cast<int>(d.bits->sites().size()));
@@ -457,7 +474,8 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
   }
 }
 
-TEST_CASE("T17: images of other bits in one batch equal those that run alone, for every candidate and batch") {
+TEST_CASE(
+    "T17: images of other bits in one batch equal those that run alone, for every candidate and batch") {
   const int own = threads();
   for (const char* name : {"resnet8", "resnet8b", "resnet8 with dynamic weights"}) {
     CAPTURE(name);
@@ -484,8 +502,7 @@ TEST_CASE("T17: images of other bits in one batch equal those that run alone, fo
           set_threads(count);
           integer::Session together(model, batch);
           const Array logits = together.run(images.slice(0, batch), choices.slice(0, batch));
-          for (int64_t i = 0; i < batch; ++i)
-            CHECK(same(logits.slice(i, 1), rows[static_cast<size_t>(i)]));
+          for (int64_t i = 0; i < batch; ++i) CHECK(same(logits.slice(i, 1), rows[static_cast<size_t>(i)]));
         }
       set_threads(own);
     }
@@ -526,6 +543,43 @@ TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs ar
     CHECK(integer::bops(with) == integer::bops(without));
     CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
   }
+}
+
+TEST_CASE("batch norms of the candidates start as the layer's own; each learns from its images alone") {
+  DynamicOptions options;
+  Dynamic shared = dynamic(options);
+  options.norms = true;
+  Dynamic own = dynamic(options);
+  const Array images = gaudy(random_set(6).images);
+  const auto sites = static_cast<int64_t>(own.bits->sites().size());
+  for (Dynamic* d : {&shared, &own}) {
+    d->bits->choosing = Choosing::given;
+    d->bits->choices = Array::full({6, sites}, 2, DType::u8);
+    std::fill_n(d->bits->choices.data<uint8_t>(), 3 * sites, uint8_t{0});
+  }
+  CHECK(same(own.bits->forward(images).value(), shared.bits->forward(images).value()));
+
+  std::vector<std::string> names;
+  Tensors norms;
+  for (const nn::NamedTensor& p : own.model->parameters()) {
+    if (p.name.find(".norm") == std::string::npos) continue;
+    names.push_back(p.name);
+    norms.push_back(p.tensor);
+  }
+  REQUIRE(norms.size() == 2 * 3 * own.bits->sites().size());
+  const Tensors slopes = grad(Tensors{sum(square(own.bits->forward(images)))}, norms);
+  for (size_t i = 0; i < norms.size(); ++i) {
+    CAPTURE(names[i]);
+    const bool learns = kernels::reduce(kernels::Reduction::max, slopes[i].value()).data<float>()[0] != 0;
+    CHECK(learns == (names[i].find(".norm4.") == std::string::npos));
+  }
+
+  const auto folded = nn::make_model("resnet8", {.image_size = 12, .classes = 10, .style = {.folded = true}});
+  nn::initialise(*folded, 3);
+  const Policy policy = protocol_policy(*folded, Protocol::folded, 4, 4, "ste", Skip::u8);
+  const auto attached = attach_sites(*folded, dynamic_policy(*folded, policy, options));
+  CHECK_THROWS_WITH_AS(attach_dynamic_bits(*folded, *attached, options), doctest::Contains("may be folded"),
+                       argument_error);
 }
 
 TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table") {
