@@ -1,10 +1,19 @@
 #include "observed.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "ranges.h"
 
 namespace stairgrad::quant {
+namespace {
+
+bool same_bytes(const Array& a, const Array& b) {
+  return a.has_value() && a.dtype() == b.dtype() && a.bytes() == b.bytes() &&
+         std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
+}
+
+}  // namespace
 
 Observed::Observed(const QuantizerOptions& options, int64_t channels)
     : Quantizer(options, channels),
@@ -25,10 +34,13 @@ Grids Observed::grids(const Arrays&) const {
 }
 
 void Observed::observe(const Array& x) {
-  if (options().weight || (training() && options().learn)) follow(x);
+  if (!options().weight && !(training() && options().learn)) return;
+  if (!training() && same_bytes(followed_, x)) return;
+  follow(x);
 }
 
 void Observed::follow(const Array& x) {
+  followed_ = options().weight && !training() ? x.clone() : Array();
   const bool image_mean = observer_ == "image_mean";
   const auto observer = make_observer(options().weight && image_mean ? "minmax" : observer_,
                                       {.bits = options().bits,

@@ -7,7 +7,7 @@
 namespace stairgrad::quant {
 
 /// The range is that of an observer (observers.h), by the setting "range". Of weights it is found anew in
-/// every call. Of activations the ranges of the batches seen in training are averaged with momentum 0.9 and
+/// every call, unless they are the last ones, in evaluation. Of activations the ranges of the batches seen in training are averaged with momentum 0.9 and
 /// no bias towards the start or, with "minmax", enclosed; in evaluation the range is fixed.
 class Observed : public Quantizer {
  public:
@@ -24,6 +24,7 @@ class Observed : public Quantizer {
 
   std::string observer_;
   Array &low_, &high_, &batches_;
+  Array followed_;  // in evaluation: the weights whose range it is
 };
 
 /// The settings of an observed quantizer: "range" (`first` if it is not given; "mqbench" is sigma for weights

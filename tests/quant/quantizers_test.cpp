@@ -108,6 +108,26 @@ TEST_CASE("observed ranges are those of the observer") {
   CHECK(weights->to_grid()[0].scale == doctest::Approx(2.0 * 2 / 3));  // 1.5 + 0.5
 }
 
+TEST_CASE("ste: the range of weights is that of the weights of this call, in training and in evaluation") {
+  const auto q = make_quantizer("ste:range=mse", {.bits = 3, .weight = true});
+  const Array a = signed_sample(1);
+  const Array b = (Tensor(signed_sample(2)) * 3).value();
+  const auto grids_of = [&](const Array& w, bool training) {
+    q->train(training);
+    (*q)(w);
+    return q->to_grid();
+  };
+  const Grids of_a = grids_of(a, true), of_b = grids_of(b, true);
+  CHECK(of_a != of_b);
+  Array changing = a.clone();
+  CHECK(grids_of(changing, false) == of_a);
+  CHECK(grids_of(changing, false) == of_a);
+  CHECK(grids_of(b, true) == of_b);
+  CHECK(grids_of(changing, false) == of_a);
+  std::copy_n(b.data<float>(), b.size(), changing.data<float>());
+  CHECK(grids_of(changing, false) == of_b);
+}
+
 TEST_CASE("lsq_plus: starts, offset and code range") {
   const Array x = random_uniform({20000}, Philox(4), -0.25, 0.75);
   const auto q = make_quantizer("lsq_plus", {.bits = 4});
