@@ -25,10 +25,8 @@ void pause() {
   __builtin_ia32_pause();
 #endif
 }
-}  // namespace
 
 // libgomp keeps the number for each thread, so that one must learn what another has set.
-namespace {
 std::atomic<int> wanted = 0;         // by set_threads(); 0 before its first call
 thread_local int learned = 0;        // of `wanted`
 thread_local int serial_scopes = 0;  // that are open

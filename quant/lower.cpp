@@ -11,7 +11,9 @@
 #include "../autograd/ops/concat.h"
 #include "../autograd/ops/pad.h"
 #include "../autograd/ops/slice.h"
-#include "image_bits.h"
+#include "channel_moments.h"
+#include "image_choice.h"
+#include "image_route.h"
 #include "quantizer.h"
 
 namespace stairgrad::quant {

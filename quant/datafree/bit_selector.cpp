@@ -1,7 +1,7 @@
 #include "bit_selector.h"
 
 #include "../../autograd/ops.h"
-#include "../image_bits.h"
+#include "../channel_moments.h"
 #include "../names.h"
 
 namespace stairgrad::quant::datafree {
@@ -14,7 +14,9 @@ constexpr Named<SelectorType> selector_types[] = {
 }  // namespace
 
 std::string to_string(SelectorType type) { return name_in(selector_types, type); }
-SelectorType parse_selector_type(const std::string& name) { return value_in(selector_types, name, "selector"); }
+SelectorType parse_selector_type(const std::string& name) {
+  return value_in(selector_types, name, "selector");
+}
 
 BitSelector::BitSelector(SelectorType type, int64_t channels, int64_t sites, int64_t candidates,
                          const SelectorOptions& options)

@@ -6,6 +6,9 @@
 #include "../../autograd/ops.h"
 #include "../../nn/fold.h"
 #include "../cost.h"
+#include "../gates.h"
+#include "../image_choice.h"
+#include "../image_route.h"
 
 namespace stairgrad::quant::datafree {
 namespace {

@@ -1,7 +1,6 @@
 // A quantized network whose layers' inputs have other bits for each image.
 #pragma once
 
-#include "../image_bits.h"
 #include "../policy.h"
 #include "../sites.h"
 #include "bit_selector.h"

@@ -1,5 +1,7 @@
 #include "fine_tuning.h"
 
+#include <zlib.h>
+
 #include <cmath>
 #include <set>
 
@@ -178,8 +180,9 @@ class Tuning {
   std::map<std::string, std::string> notes() const {
     std::string milestones;
     for (const double share : o_.milestones) milestones += text(' ', share);
+    const auto* pixels = static_cast<const uint8_t*>(set_.images.raw());
     std::map<std::string, std::string> all = {
-        {"images", text(set_.images.shape())},
+        {"images", text(set_.images.shape(), ", checksum ", crc32_z(0, pixels, set_.images.bytes()))},
         {"policy", sites_.policy().to_json()},
         {"steps",
          text(o_.epochs, " epochs of ", o_.steps, ", batch ", o_.batch, ", calibration ", o_.calibration)},
@@ -195,7 +198,7 @@ class Tuning {
     std::string candidates;
     for (const int bits : d.candidates) candidates += text(' ', bits);
     all["bits"] = text("candidates", candidates, ", target ", d.target, d.weights ? ", weights, too, " : ", ",
-                       d.quantizer);
+                       d.quantizer, d.norms ? ", norms of each" : "");
     all["selection"] =
         text("budget ", o_.budget, " of ", o_.target, ' ', static_cast<int>(o_.law), ", entropy ", o_.entropy,
              ", warm-up ", o_.warm_up, ", lr ", o_.selector_lr, ", choosing ", static_cast<int>(o_.choosing),

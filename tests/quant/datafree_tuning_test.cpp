@@ -12,10 +12,14 @@
 #include "../../kernels/reduce.h"
 #include "../../kernels/threads.h"
 #include "../../nn/fold.h"
+#include "../../quant/channel_moments.h"
 #include "../../quant/cost.h"
 #include "../../quant/datafree/fine_tuning.h"
 #include "../../quant/datafree/selection_metrics.h"
 #include "../../quant/datafree/synthesis.h"
+#include "../../quant/gates.h"
+#include "../../quant/image_choice.h"
+#include "../../quant/image_route.h"
 #include "../../quant/integer/model_file.h"
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
@@ -257,7 +261,7 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
       CAPTURE(ranges);
       std::vector<EpochNote> notes;
       std::map<int64_t, nn::Checkpoint> saved;
-      const auto run = [&](double lr, const nn::Checkpoint* resume) {
+      const auto run = [&](double lr, const nn::Checkpoint* resume, const ImageSet& pictures) {
         Dynamic d;
         if (with_selector) {
           DynamicOptions options;
@@ -278,19 +282,19 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
             for (auto& [name, array] : state) array = array.clone();
         };
         hooks.resume = resume;
-        fine_tune(*d.model, *d.sites, d.bits.get(), *network(), set, o, hooks);
+        fine_tune(*d.model, *d.sites, d.bits.get(), *network(), pictures, o, hooks);
         nn::State state = d.model->state();
         for (auto& [name, array] : state) array = array.clone();
         return state;
       };
-      const nn::State whole = run(1e-3, nullptr);
+      const nn::State whole = run(1e-3, nullptr, set);
       REQUIRE(saved.size() == 4);
       const std::vector<EpochNote> all = std::exchange(notes, {});
       for (const int64_t epoch : {1, 2, 4}) {
         CAPTURE(epoch);
         notes.clear();
         const nn::Checkpoint from = saved.at(epoch);
-        const nn::State resumed = run(1e-3, &from);
+        const nn::State resumed = run(1e-3, &from, set);
         for (const auto& [name, array] : whole) {
           CAPTURE(name);
           CHECK(same(array, resumed.at(name)));
@@ -301,7 +305,12 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
           CHECK(notes[i].loss == all[static_cast<size_t>(epoch) + i].loss);
         }
       }
-      CHECK_THROWS_WITH_AS(run(2e-3, &saved.at(1)), doctest::Contains("of another run"), argument_error);
+      CHECK_THROWS_WITH_AS(run(2e-3, &saved.at(1), set), doctest::Contains("of another run"), argument_error);
+      ImageSet other = set;
+      other.images = set.images.clone();
+      other.images.data<float>()[7] += 1;
+      CHECK_THROWS_WITH_AS(run(1e-3, &saved.at(1), other), doctest::Contains("of another run"),
+                           argument_error);
     }
 }
 

@@ -8,7 +8,7 @@
 
 #include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
-#include "../../quant/image_bits.h"
+#include "../../quant/image_choice.h"
 #include "../../quant/integer/model_file.h"
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
