@@ -22,8 +22,6 @@ Arrays ImageChoiceOp::forward(const Arrays& in) const {
   return {result};
 }
 
-Saved ImageChoiceOp::saved() const { return all_inputs(inputs); }
-
 Tensors ImageChoiceOp::decompose(const Tensors& in) const {
   Tensor total;
   for (size_t k = 1; k < in.size(); ++k) {

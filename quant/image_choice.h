@@ -2,23 +2,18 @@
 // candidate of it.
 #pragma once
 
-#include "../autograd/op.h"
+#include "image_op.h"
 
 namespace stairgrad::quant {
 
-/// Row i of the result is row i of parts[k], with k the largest of gates[i]. Inputs: gates (n, parts), then
-/// the parts, all of one shape (n, ...). The gradient is that of sum_k gates[:, k] * parts[k].
-struct ImageChoiceOp final : Op {
-  int column;  ///< which column of the integer runtime's choices says k
-
-  explicit ImageChoiceOp(int column) : column(column) {}
+/// Row i of the result is row i of the part that image i takes. The gradient is that of
+/// sum_k gates[:, k] * parts[k].
+struct ImageChoiceOp final : ImageOp {
+  using ImageOp::ImageOp;
   std::string_view name() const override { return "image_choice"; }
   Arrays forward(const Arrays& in) const override;
   Tensors vjp(const Vjp& v) const override;
-  Saved saved() const override;
-  bool mixed_types() const override { return true; }
   Tensors decompose(const Tensors& in) const override;
-  int inputs = 0;  ///< gates and parts
 };
 Tensor image_choice(const Tensor& gates, const Tensors& parts, int column);
 

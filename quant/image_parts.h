@@ -1,8 +1,8 @@
-// What image_choice() and image_route() have in common: gates (n, parts), and parts with a row for each
-// image.
+// How ops on gates and parts of images (image_op.h) are checked and differentiated.
 #pragma once
 
 #include "../autograd/ops.h"
+#include "image_op.h"
 
 namespace stairgrad::quant {
 
@@ -11,12 +11,6 @@ inline Tensor scale_of(const Tensor& gates, int64_t k, const Shape& shape, DType
   std::vector<int64_t> extents(static_cast<size_t>(shape.rank()), 1);
   extents[0] = shape[0];
   return cast(reshape(slice(gates, 1, k, k + 1), Shape(extents)), dtype);
-}
-
-inline Saved all_inputs(int inputs) {
-  Saved all;
-  for (int i = 0; i < inputs; ++i) all.inputs.push_back(i);
-  return all;
 }
 
 // Gradients of gates and parts, where each part is scaled by its gate and gradient_of(k) comes back to it.

@@ -42,8 +42,6 @@ Arrays ImageRouteOp::forward(const Arrays& in) const {
   return {result};
 }
 
-Saved ImageRouteOp::saved() const { return all_inputs(inputs); }
-
 Tensors ImageRouteOp::decompose(const Tensors& in) const {
   Tensors gated;
   for (size_t k = 1; k < in.size(); ++k)

@@ -148,10 +148,8 @@ class Lowering {
     int result;
     if (as<QuantizeOp>(t)) {
       result = quantized(t);
-    } else if (const auto* choice = as<ImageChoiceOp>(t)) {
+    } else if (const auto* choice = as<ImageOp>(t)) {
       result = chosen_by_image(t, choice->inputs, choice->column);
-    } else if (const auto* route = as<ImageRouteOp>(t)) {
-      result = chosen_by_image(t, route->inputs, route->column);
     } else if (is(t, "reshape")) {
       result = reshaped(t, stored(input_of(t)));
     } else if (as<SliceOp>(t) || as<PadOp>(t)) {
@@ -610,9 +608,8 @@ class Lowering {
     return chain;
   }
   static int column_of(const Tensor& t) {
-    if (const auto* choice = as<ImageChoiceOp>(t)) return choice->column;
-    if (const auto* route = as<ImageRouteOp>(t)) return route->column;
-    return -1;
+    const auto* op = as<ImageOp>(t);
+    return op ? op->column : -1;
   }
 
   // Whether an add can be fused into the layer behind `t`: nothing else reads it, and only maps of each
