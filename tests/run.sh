@@ -83,9 +83,9 @@ run_programs() {  # run_programs BUILD_FOLDER
 prepare install third_party/install.sh --tests ${fuzz:+--fuzz}
 
 if [ -n "$sanitize$fuzz" ]; then
-  sanitized=tests/fuzz/fuzz_formats
+  sanitized='tests/fuzz/fuzz_formats tests/fuzz/fuzz_integer'
   [ -z "$sanitize" ] || sanitized=all
-  build build-sanitize $sanitized -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false
+  build build-sanitize "$sanitized" -Dbuildtype=debug -Doptimization=1 -Db_sanitize=address,undefined -Db_lundef=false
   export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 fi
 if [ -n "$sanitize" ]; then
