@@ -5,9 +5,13 @@
 
 namespace stairgrad::nn {
 
-/// Path of the batch norm that follows each convolution, by that one's path. Throws argument_error where a
-/// batch norm follows something else.
-std::map<std::string, std::string> batch_norms_behind(Model& model);
+struct BatchNormBehind {
+  std::string path;
+  double eps;
+};
+/// The batch norm that follows each convolution, by that one's path. Throws argument_error where a batch norm
+/// follows something else.
+std::map<std::string, BatchNormBehind> batch_norms_behind(Model& model);
 
 /// Fills `folded`, the same network of the zoo made with ConvStyle::folded, so that it computes what `model`
 /// computes in evaluation mode: w gamma / sqrt(var + eps), and beta - mean gamma / sqrt(var + eps) as the

@@ -1,5 +1,4 @@
-// A part for each image: activations whose bits differ from image to image. Lowering makes a table for each
-// candidate of it.
+// A part for each image: an input on a grid of its own, or the map of its batch norm behind the layer.
 #pragma once
 
 #include "image_op.h"

@@ -1,4 +1,4 @@
-// The same where weights, too, have other bits for each image.
+// Parts of images for layers whose weights, too, have other bits for each image.
 #pragma once
 
 #include "image_op.h"

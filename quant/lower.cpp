@@ -603,6 +603,7 @@ class Lowering {
                              (!chain.skip || key(*other.skip) == key(*chain.skip));
       if (key(other.layer) != key(chain.layer) || !same_skip || !(other.limits == chain.limits))
         refuse(t, "its parts differ in more than an affine map behind one layer");
+      if (other.maps.size() > 1 || chain.maps.size() != k - 1) refuse(t, "its parts are choices themselves");
       chain.maps.push_back(other.maps[0]);
     }
     return chain;
@@ -696,6 +697,11 @@ class Lowering {
         is_stored ? std::vector{identity(from.shape[2])} : weights_of(chain, from.shape);
     const Value to = value(dst);
     const double dst_scale = to.codes ? to.grid.scale : 1, dst_zero = to.codes ? to.grid.zero_point : 0;
+
+    if (chain.maps.size() != 1 && chain.maps.size() != from.alternatives.size())
+      refuse(chain.layer,
+             text("each image takes one of ", chain.maps.size(), " affine maps behind it, but its input has ",
+                  from.alternatives.size(), " alternatives"));
 
     integer::Convolution conv;
     conv.name = chain.layer.node()->scope;

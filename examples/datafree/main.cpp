@@ -256,9 +256,9 @@ class DataFree {
     const int64_t epochs_done = before ? before->counters.at("epoch") : 0;
     run_.forget_metrics_after("fine-tuning", epochs_done - 1);
     const int64_t images_of_step = std::min(options.batch, set_.size());
-    Progress progress("fine-tuning",
-                      (options.calibration + int64_t{options.epochs} * options.steps) * images_of_step, "images",
-                      before ? (options.calibration + epochs_done * options.steps) * images_of_step : 0);
+    Progress progress(
+        "fine-tuning", (options.calibration + int64_t{options.epochs} * options.steps) * images_of_step,
+        "images", before ? (options.calibration + epochs_done * options.steps) * images_of_step : 0);
     const std::unique_ptr<nn::Model> folded = copy(*teacher_);
     fine_tune(*student_, *sites_, dynamic_.get(), *folded, set_, options,
               {.progress =
@@ -327,7 +327,7 @@ class DataFree {
     return std::vector<int>(dynamic_->sites().size(), static_cast<int>(dynamic_->target_candidate()));
   }
 
-  // The student at the target's bits alone.
+  // The student at the target's bits alone, to measure its time; its batch norms are the shared ones.
   integer::Model fixed_network() const {
     const auto fixed_student = nn::make_model(info_.model, student_options());
     nn::State own = fixed_student->state(), trained = student_->state();

@@ -129,6 +129,8 @@ void Settings::parse(int argc, char** argv) {
   check(!init.empty(), "name the trained network with --init");
   check(from.empty() || real.empty(), "--from and --real: got both, expected one source of images");
   check(!selector || skip != "shared", "--skip shared: with --selector tensors are stored in 8 bits; use u8");
+  check(norms == "shared" || parse_protocol(protocol) == Protocol::family,
+        "--norms each: --protocol folded leaves no batch norms; use --norms shared or --protocol family");
   synthesis();  // complains before there is work to lose
   fine_tuning();
   if (selector) {

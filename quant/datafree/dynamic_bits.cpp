@@ -41,10 +41,10 @@ void check_weight_bits(const DynamicOptions& options, const std::string& layer, 
 
 // What a run of zeros without quantizers tells of a model.
 struct Structure {
-  std::vector<LayerCost> layers, behind;     // all, and those behind the first blocks
-  std::map<std::string, int64_t> channels;   // that a layer reads
-  std::map<std::string, std::string> norms;  // behind each layer
-  int64_t map_channels = 0;                  // of what the first blocks give
+  std::vector<LayerCost> layers, behind;             // all, and those behind the first blocks
+  std::map<std::string, int64_t> channels;           // that a layer reads
+  std::map<std::string, nn::BatchNormBehind> norms;  // behind each layer
+  int64_t map_channels = 0;                          // of what the first blocks give
 };
 
 Structure structure_of(nn::Model& model, const DynamicOptions& options) {
@@ -112,11 +112,21 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
     if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module)) norms[m.name] = norm;
   }
   check(!options.norms || !structure.norms.empty(),
-        "[dynamic] batch norms for each candidate: the model has none; its batch norms may be folded");
+        "[dynamic] got a model without batch norms, expected some to copy for each candidate; share them, or "
+        "do not "
+        "fold them");
   for (const nn::NamedTensor& p : model.parameters())
     channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
 
-  std::set<std::string> chosen;
+  for (const LayerCost& cost : behind)
+    if (cost.name != behind.back().name)
+      check_weight_bits(options, cost.name, sites.policy().layers.at(cost.name));
+  std::set<std::string> chosen, followed;
+  for (const auto& [layer, norm] : structure.norms)
+    check(norms.count(norm.path) && followed.insert(norm.path).second, "[dynamic] the batch norm ", norm.path,
+          " behind '", layer,
+          "' is not a BatchNorm2d of one layer alone; share batch norms among the candidates");
+
   for (const LayerCost& cost : behind) {
     const LayerPolicy& own = sites.policy().layers.at(cost.name);
     if (cost.name == behind.back().name) continue;
@@ -133,9 +143,8 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
     };
     chosen.insert(cost.name);
     if (const auto norm = structure.norms.find(cost.name); norm != structure.norms.end())
-      dynamic->add_norms(cost.name, site, *norms.at(norm->second));
+      dynamic->add_norms(cost.name, site, *norms.at(norm->second.path));
     if (!options.weights) continue;
-    check_weight_bits(options, cost.name, own);
     const bool per_channel = own.granularity == "channel";
     dynamic->weight_quantizers_.emplace_back();
     for (const int bits : options.candidates)
@@ -212,9 +221,9 @@ Tensor DynamicBits::quantize(size_t site, const Tensor& x) {
 }
 
 Tensor DynamicBits::gates_at(size_t site) const {
-  if (options_.type == SelectorType::layer) return gates_of(site_gates_.at(site), 0);
   check(running_, "[dynamic] ", sites_[site].layer,
         ": the model runs without its selector; call DynamicBits::forward()");
+  if (options_.type == SelectorType::layer) return gates_of(site_gates_.at(site), 0);
   return gates_of(gates_, static_cast<int64_t>(site));
 }
 
@@ -222,7 +231,7 @@ void DynamicBits::add_norms(const std::string& layer, size_t site, nn::BatchNorm
   for (const int bits : options_.candidates) {
     const auto own = std::make_shared<nn::BatchNorm2d>(norm.weight.size(), norm.eps, norm.momentum);
     own->load_state(norm.state());
-    own->train(norm.training());
+    own->eval();
     norms_[site].push_back(add_module(text(layer, ".norm", bits), own));
   }
   norm.instead = [this, site](const Tensor& x, const Tensor& skip, const BatchNormOptions& options) {
@@ -316,6 +325,12 @@ void DynamicBits::project() {
   for (const auto* all : {&quantizers_, &weight_quantizers_})
     for (const auto& of_site : *all)
       for (const auto& quantizer : of_site) quantizer->project();
+}
+
+void DynamicBits::train(bool on) {
+  Module::train(on);
+  for (const auto& [site, norms] : norms_)
+    for (const auto& norm : norms) norm->eval();
 }
 
 void DynamicBits::train_selectors(bool on) {

@@ -21,7 +21,8 @@ struct DynamicOptions {
   /// one for each, "lsq" learns one for each.
   std::string quantizer = "ste";
   /// A batch norm of its own for each candidate, behind each layer that has one (as in Any-Precision,
-  /// AAAI'21).
+  /// AAAI'21). Gamma and beta are learned; the statistics stay the layer's own, as nobody can repeat the
+  /// training that they are from.
   bool norms = false;
   uint64_t seed = 0;  ///< of the selector's initial weights
 };
@@ -86,6 +87,8 @@ class DynamicBits : public nn::Module {
   void project();
   /// Whether the ranges within the selectors follow what they see.
   void train_selectors(bool on);
+  /// Of quantizers and selectors: batch norms stay in evaluation mode.
+  void train(bool on = true) override;
   /// Parameters of the selectors; their quantizers have none.
   std::vector<nn::NamedTensor> selector_parameters() const;
   int64_t selector_macs() const;

@@ -35,7 +35,7 @@ Grids Observed::grids(const Arrays&) const {
 
 void Observed::observe(const Array& x) {
   if (!options().weight && !(training() && options().learn)) return;
-  if (!training() && same_bytes(followed_, x)) return;
+  if (!training() && same_bytes(followed_, x) && found_ == high_.version()) return;
   follow(x);
 }
 
@@ -73,6 +73,7 @@ void Observed::follow(const Array& x) {
   }
   low_.assign(cast(Array::of(low), low_.dtype()));
   high_.assign(cast(Array::of(high), high_.dtype()));
+  found_ = high_.version();
 }
 
 std::vector<SettingRule> range_rules(const std::string& first, double sigmas) {

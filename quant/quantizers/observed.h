@@ -7,8 +7,9 @@
 namespace stairgrad::quant {
 
 /// The range is that of an observer (observers.h), by the setting "range". Of weights it is found anew in
-/// every call, unless they are the last ones, in evaluation. Of activations the ranges of the batches seen in training are averaged with momentum 0.9 and
-/// no bias towards the start or, with "minmax", enclosed; in evaluation the range is fixed.
+/// every call; in evaluation, only if the weights have changed since. Of activations the ranges of the
+/// batches seen in training are averaged with momentum 0.9 and no bias towards the start or, with "minmax",
+/// enclosed; in evaluation the range is fixed.
 class Observed : public Quantizer {
  public:
   QuantizerTraits traits() const override { return {.learned = false, .follows = options().weight}; }
@@ -24,7 +25,8 @@ class Observed : public Quantizer {
 
   std::string observer_;
   Array &low_, &high_, &batches_;
-  Array followed_;  // in evaluation: the weights whose range it is
+  Array followed_;      // in evaluation: the weights whose range it is,
+  uint64_t found_ = 0;  // unless another one has been loaded since
 };
 
 /// The settings of an observed quantizer: "range" (`first` if it is not given; "mqbench" is sigma for weights

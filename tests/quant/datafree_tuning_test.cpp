@@ -63,6 +63,16 @@ Array gaudy(const Array& images) {
   return result;
 }
 
+// Mean absolute difference, relative to the mean size of `a`.
+double distance(const Array& a, const Array& b) {
+  double off = 0, size = 0;
+  for (int64_t i = 0; i < a.size(); ++i) {
+    off += std::abs(a.data<float>()[i] - b.data<float>()[i]);
+    size += std::abs(a.data<float>()[i]);
+  }
+  return off / size;
+}
+
 struct Dynamic {
   std::unique_ptr<nn::Model> model;
   std::shared_ptr<Sites> sites;
@@ -96,9 +106,8 @@ void spread_norms(Dynamic& d) {
   for (const nn::NamedModule& m : d.model->modules())
     if (const auto* norm = dynamic_cast<const nn::BatchNorm2d*>(m.module);
         norm && m.name.starts_with("dynamic."))
-      for (const Tensor& p : {norm->weight, norm->bias})
-        Array(p.value()).assign(kernels::binary(kernels::Binary::add, p.value(),
-                                                random_normal(p.shape(), Philox(++stream), 0.3)));
+      for (Array p : {norm->weight.value(), norm->bias.value(), norm->running_mean})
+        p.assign(kernels::binary(kernels::Binary::add, p, random_normal(p.shape(), Philox(++stream), 0.3)));
 }
 
 integer::Model lowered(Dynamic& d) {
@@ -261,12 +270,15 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
       CAPTURE(ranges);
       std::vector<EpochNote> notes;
       std::map<int64_t, nn::Checkpoint> saved;
+      nn::State start;
       const auto run = [&](double lr, const nn::Checkpoint* resume, const ImageSet& pictures) {
         Dynamic d;
         if (with_selector) {
           DynamicOptions options;
           options.quantizer = ranges;
+          options.norms = options.quantizer == "lsq";
           d = dynamic(options);
+          start = nn::clone(d.model->state());
         } else {
           d.model = network();
           d.sites =
@@ -289,6 +301,11 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
       };
       const nn::State whole = run(1e-3, nullptr, set);
       REQUIRE(saved.size() == 4);
+      for (const auto& [name, array] : start) {
+        CAPTURE(name);
+        if (name.find(".norm") != std::string::npos)
+          CHECK(same(array, whole.at(name)) == (name.find(".running_") != std::string::npos));
+      }
       const std::vector<EpochNote> all = std::exchange(notes, {});
       for (const int64_t epoch : {1, 2, 4}) {
         CAPTURE(epoch);
@@ -474,12 +491,18 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
     for (int64_t i = 0; i < own_choices.size(); ++i)
       agreed += own_choices.data<uint8_t>()[i] == choices.data<uint8_t>()[i];
     CHECK(agreed > own_choices.size() * 9 / 10);
-    double off = 0, largest = 0;
-    for (int64_t i = 0; i < logits.size(); ++i) {
-      off += std::abs(simulated.data<float>()[i] - logits.data<float>()[i]);
-      largest += std::abs(simulated.data<float>()[i]);
+    CHECK(distance(simulated, logits) < 0.1);
+
+    // Each candidate by itself, whose maps are its own.
+    Arrays of_candidates;
+    for (int k = 0; norms && k < 3; ++k) {
+      CAPTURE(k);
+      d.bits->choosing = Choosing::given;
+      d.bits->choices = Array::full(choices.shape(), k, DType::u8);
+      of_candidates.push_back(together.run(images, d.bits->choices).clone());
+      CHECK(distance(d.bits->forward(images).value(), of_candidates.back()) < 0.1);
+      if (k > 0) CHECK(distance(of_candidates[0], of_candidates.back()) > 0.2);
     }
-    CHECK(off < 0.1 * largest);
   }
 }
 
@@ -587,8 +610,8 @@ TEST_CASE("batch norms of the candidates start as the layer's own; each learns f
   nn::initialise(*folded, 3);
   const Policy policy = protocol_policy(*folded, Protocol::folded, 4, 4, "ste", Skip::u8);
   const auto attached = attach_sites(*folded, dynamic_policy(*folded, policy, options));
-  CHECK_THROWS_WITH_AS(attach_dynamic_bits(*folded, *attached, options), doctest::Contains("may be folded"),
-                       argument_error);
+  CHECK_THROWS_WITH_AS(attach_dynamic_bits(*folded, *attached, options),
+                       doctest::Contains("do not fold them"), argument_error);
 }
 
 TEST_CASE("T18: BOPs of ResNet-20 with all layers alike are those of the table") {
@@ -632,6 +655,12 @@ TEST_CASE("cost of the selector's choices: in the loss, in the runtime, at the e
     CHECK(d.bits->least_cost() < 1);
     CHECK(d.bits->most_cost() > 1);
     CHECK_THROWS_WITH_AS((*d.model)(set.images), doctest::Contains("without its selector"), argument_error);
+    DynamicOptions by_layer;
+    by_layer.type = SelectorType::layer;
+    by_layer.norms = weights;
+    Dynamic other = dynamic(by_layer);
+    CHECK_THROWS_WITH_AS((*other.model)(set.images), doctest::Contains("without its selector"),
+                         argument_error);
   }
 }
 

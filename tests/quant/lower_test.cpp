@@ -413,13 +413,18 @@ TEST_CASE(
   const auto stored = make_quantizer("lsq", {.bits = 8}), out = make_quantizer("lsq", {.bits = 8});
   const auto four = make_quantizer("lsq", {.bits = 4}), two = make_quantizer("lsq", {.bits = 2});
   const Tensor k = Tensor::leaf(random_normal({4, 1, 1, 4}, Philox(3, 1)));
-  const Tensor gates = Array::of<float>({1, 0}).reshape({1, 2});
+  const auto first_of = [](size_t parts) {
+    Array gates = Array::zeros({1, static_cast<int64_t>(parts)});
+    gates.data<float>()[0] = 1;
+    return Tensor(gates);
+  };
   const auto lowered = [&](int column, const std::function<Tensors(const Tensor&)>& parts) {
     const auto run = [&](const Tensors& in) {
       const Tensor x = (*stored)(in[0]).value;
-      const Tensor chosen = image_choice(gates, {(*four)(x).value, (*two)(x).value}, 0);
+      const Tensor chosen = image_choice(first_of(2), {(*four)(x).value, (*two)(x).value}, 0);
       const Scope scope("odd");
-      return (*out)(image_choice(gates, parts(conv2d(chosen, (*w)(k).value)), column)).value;
+      const Tensors maps = parts(conv2d(chosen, (*w)(k).value));
+      return (*out)(image_choice(first_of(maps.size()), maps, column)).value;
     };
     run({images_of({1, 4, 4, 4})});
     return lower(trace(run, {images_of({1, 4, 4, 4})}));
@@ -433,6 +438,13 @@ TEST_CASE(
     CHECK(same_bytes(session.run(images, choice),
                      integer::evaluate(model, images, choice)[static_cast<size_t>(model.output)]));
   }
+  const auto twice = [&](const Tensor& x) {
+    const Tensor inner = image_choice(first_of(2), affine_maps(x), 0);
+    return Tensors{inner, inner * 2.0};
+  };
+  CHECK_THROWS_WITH_AS(lowered(0, twice), doctest::Contains("choices themselves"), argument_error);
+  const auto three = [&](const Tensor& x) { return Tensors{x, x * 2.0, x * 3.0}; };
+  CHECK_THROWS_WITH_AS(lowered(0, three), doctest::Contains("one of 3 affine maps"), argument_error);
   CHECK_THROWS_WITH_AS(lowered(1, affine_maps), doctest::Contains("not chosen by the same gates"),
                        argument_error);
   CHECK_THROWS_WITH_AS(lowered(0,

@@ -124,6 +124,10 @@ TEST_CASE("ste: the range of weights is that of the weights of this call, in tra
   CHECK(grids_of(changing, false) == of_a);
   CHECK(grids_of(b, true) == of_b);
   CHECK(grids_of(changing, false) == of_a);
+  const auto other = make_quantizer("ste:range=mse", {.bits = 3, .weight = true});
+  (*other)(b);
+  q->load_state(other->state());
+  CHECK(grids_of(changing, false) == of_a);
   std::copy_n(b.data<float>(), b.size(), changing.data<float>());
   CHECK(grids_of(changing, false) == of_b);
 }
