@@ -9,6 +9,7 @@
 #include "../../quant/integer/model_file.h"
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
+#include "../folder.h"
 #include "deployed.h"
 
 using namespace stairgrad;
@@ -53,6 +54,25 @@ TEST_CASE("a file is known as an integer model or as another one, and must have 
   data::save_safetensors(path, content);
   CHECK_THROWS_WITH_AS(integer::load(path), doctest::Contains("it has no checksum"), format_error);
   std::filesystem::remove(path);
+}
+
+TEST_CASE("a file of another version is refused, with the versions that can be read") {
+  const Folder folder;
+  const std::string path = folder / "model.safetensors", key = "stairgrad.integer_model";
+  integer::save(quantized(cases[0]).lowered, path);
+  data::SafeTensors content = data::load_safetensors(path);
+  const std::string now = "\"version\":2";
+  const size_t at = content.metadata.at(key).find(now);
+  REQUIRE(at != std::string::npos);
+  for (const char* other : {"1", "4", "1000000"}) {
+    CAPTURE(other);
+    data::SafeTensors changed = content;
+    changed.metadata[key].replace(at, now.size(), text("\"version\":", other));
+    data::seal(changed, key);
+    data::save_safetensors(path, changed);
+    CHECK_THROWS_WITH_AS(integer::load(path),
+                         doctest::Contains(text("version ", other, " is none of").c_str()), format_error);
+  }
 }
 
 TEST_CASE("damaged files end in format_error: truncated anywhere, or with any byte changed") {
