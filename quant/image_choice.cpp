@@ -1,21 +1,19 @@
 #include "image_choice.h"
 
-#include <algorithm>
 #include <cstring>
 
+#include "../kernels/reduce.h"
 #include "image_parts.h"
 
 namespace stairgrad::quant {
 
 Arrays ImageChoiceOp::forward(const Arrays& in) const {
-  const Array& gates = in[0];
-  const int64_t n = gates.dim(0), parts = gates.dim(1);
+  const int64_t n = in[0].dim(0);
+  const Array chosen = kernels::argmax(in[0]);
   Array result(in[1].shape(), in[1].dtype());
   const size_t row_bytes = n ? result.bytes() / static_cast<size_t>(n) : 0;
-  const std::vector<double> gate = gates.to_vector();
   for (int64_t i = 0; i < n; ++i) {
-    const auto row = gate.begin() + i * parts;
-    const auto k = static_cast<size_t>(std::max_element(row, row + parts) - row);
+    const auto k = static_cast<size_t>(chosen.data<int32_t>()[i]);
     std::memcpy(static_cast<char*>(result.raw()) + static_cast<size_t>(i) * row_bytes,
                 static_cast<const char*>(in[1 + k].raw()) + static_cast<size_t>(i) * row_bytes, row_bytes);
   }

@@ -1,8 +1,8 @@
 #include "image_route.h"
 
-#include <algorithm>
 #include <cstring>
 
+#include "../kernels/reduce.h"
 #include "image_parts.h"
 
 namespace stairgrad::quant {
@@ -23,16 +23,14 @@ Shape routed_shape(const Shape& part, int64_t parts) {
 }  // namespace
 
 Arrays ImageRouteOp::forward(const Arrays& in) const {
-  const Array& gates = in[0];
-  const int64_t n = gates.dim(0), parts = gates.dim(1);
+  const int64_t n = in[0].dim(0), parts = in[0].dim(1);
+  const Array chosen = kernels::argmax(in[0]);
   Array result = Array::zeros(routed_shape(in[1].shape(), parts), in[1].dtype());
   if (result.size() == 0) return {result};
   const int64_t channels = in[1].shape().back(), runs = in[1].size() / (n * channels) * groups;
   const size_t run_bytes = in[1].bytes() / static_cast<size_t>(n * runs);
-  const std::vector<double> gate = gates.to_vector();
   for (int64_t i = 0; i < n; ++i) {
-    const auto row = gate.begin() + i * parts;
-    const int64_t k = std::max_element(row, row + parts) - row;
+    const int64_t k = chosen.data<int32_t>()[i];
     const auto* from = static_cast<const char*>(in[1 + static_cast<size_t>(k)].raw());
     auto* to = static_cast<char*>(result.raw());
     for (int64_t run = i * runs; run < (i + 1) * runs; ++run)

@@ -118,9 +118,9 @@ int bench_infer(int argc, char** argv) {
     return 0;
   }
   std::cout << (s.file.empty() ? s.network.model : s.file) << ", " << s.network.dtype << ", batch "
-            << s.network.batch << ", " << threads() << " threads: " << fixed(rate.median, 1) << " images/s (" << fixed(rate.min, 1)
-            << " to " << fixed(rate.max, 1) << "), ms a batch: p50 " << fixed(p50, 3) << ", p95 "
-            << fixed(p95, 3) << ", p99 " << fixed(p99, 3) << "; resident "
+            << s.network.batch << ", " << threads() << " threads: " << fixed(rate.median, 1) << " images/s ("
+            << fixed(rate.min, 1) << " to " << fixed(rate.max, 1) << "), ms a batch: p50 " << fixed(p50, 3)
+            << ", p95 " << fixed(p95, 3) << ", p99 " << fixed(p99, 3) << "; resident "
             << bytes(static_cast<double>(resident_peak())) << ", first answer after " << fixed(1e3 * first, 0)
             << " ms\n";
   return 0;

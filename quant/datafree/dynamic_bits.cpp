@@ -4,6 +4,7 @@
 #include <set>
 
 #include "../../autograd/ops.h"
+#include "../../kernels/reduce.h"
 #include "../../nn/fold.h"
 #include "../cost.h"
 #include "../gates.h"
@@ -41,8 +42,8 @@ void check_weight_bits(const DynamicOptions& options, const std::string& layer, 
 
 // What a run of zeros without quantizers tells of a model.
 struct Structure {
-  std::vector<LayerCost> layers, behind;             // all, and those behind the first blocks
-  std::map<std::string, int64_t> channels;           // that a layer reads
+  std::vector<LayerCost> layers, behind;    // all, and those behind the first blocks but for the last one
+  std::map<std::string, int64_t> channels;  // that a layer reads
   std::map<std::string, nn::BatchNormBehind> norms;  // behind each layer
   int64_t map_channels = 0;                          // of what the first blocks give
 };
@@ -71,6 +72,7 @@ Structure structure_of(nn::Model& model, const DynamicOptions& options) {
     const Array map = model.forward(images, 0, options.after).value();
     result.map_channels = map.shape().back();
     result.behind = layers(options.after, map);
+    if (!result.behind.empty()) result.behind.pop_back();
   }
   return result;
 }
@@ -86,7 +88,6 @@ Policy dynamic_policy(nn::Model& model, const Policy& fixed, const DynamicOption
   const std::vector<LayerCost> behind = structure_of(model, options).behind;
   for (const LayerCost& cost : behind) {
     LayerPolicy& own = policy.layers.at(cost.name);
-    if (cost.name == behind.back().name) continue;
     check_weight_bits(options, cost.name, own);
     own.a_bits = stored.count(cost.name) ? 32 : 8;
   }
@@ -112,15 +113,14 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
     if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module)) norms[m.name] = norm;
   }
   check(!options.norms || !structure.norms.empty(),
-        "[dynamic] got a model without batch norms, expected some to copy for each candidate; share them, or "
-        "do not "
-        "fold them");
+        "[dynamic] got a model without batch norms, expected some to copy for each candidate; share them, "
+        "or do not fold them");
   for (const nn::NamedTensor& p : model.parameters())
     channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
 
+  check(!behind.empty(), "[dynamic] no layer is left behind ", options.after, " blocks");
   for (const LayerCost& cost : behind)
-    if (cost.name != behind.back().name)
-      check_weight_bits(options, cost.name, sites.policy().layers.at(cost.name));
+    check_weight_bits(options, cost.name, sites.policy().layers.at(cost.name));
   std::set<std::string> chosen, followed;
   for (const auto& [layer, norm] : structure.norms)
     check(norms.count(norm.path) && followed.insert(norm.path).second, "[dynamic] the batch norm ", norm.path,
@@ -129,7 +129,6 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
 
   for (const LayerCost& cost : behind) {
     const LayerPolicy& own = sites.policy().layers.at(cost.name);
-    if (cost.name == behind.back().name) continue;
     const size_t site = dynamic->sites_.size();
     dynamic->sites_.push_back(
         {cost.name, cost.macs, own.w_bits, groups.count(cost.name) ? groups.at(cost.name) : 1});
@@ -156,7 +155,6 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
       return Quantized{self->quantize_weights(site, w), {}};
     };
   }
-  check(!chosen.empty(), "[dynamic] no layer is left behind ", options.after, " blocks");
 
   const auto count = static_cast<int64_t>(dynamic->sites_.size()), candidates = dynamic->candidates();
   if (options.type == SelectorType::layer) {
@@ -275,12 +273,9 @@ Tensor DynamicBits::forward(const Tensor& images, Tensors* maps) {
 
 Array DynamicBits::last_choices() const {
   check(gates_.defined(), "[dynamic] nothing ran yet; call forward() first");
-  const int64_t rows = gates_.dim(0) * gates_.dim(1), k = gates_.dim(2);
-  Array result({gates_.dim(0), gates_.dim(1)}, DType::u8);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* gate = gates_.value().data<float>() + i * k;
-    result.data<uint8_t>()[i] = static_cast<uint8_t>(std::max_element(gate, gate + k) - gate);
-  }
+  const Array chosen = kernels::argmax(gates_.value());
+  Array result(chosen.shape(), DType::u8);
+  std::copy_n(chosen.data<int32_t>(), chosen.size(), result.data<uint8_t>());
   return result;
 }
 
