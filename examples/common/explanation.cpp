@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+
+#include "../../kernels/same_bytes.h"
 
 namespace stairgrad::examples {
 namespace {
@@ -41,9 +42,7 @@ int64_t copies(const integer::Model& model) {
   for (const integer::Layer& layer : model.layers)
     if (const auto* c = std::get_if<integer::Convolution>(&layer)) {
       count += std::ranges::any_of(seen, [&](const auto* other) {
-        return other->name == c->name && other->src == c->src &&
-               other->weights.bytes() == c->weights.bytes() &&
-               std::memcmp(other->weights.raw(), c->weights.raw(), c->weights.bytes()) == 0;
+        return other->name == c->name && other->src == c->src && same_bytes(other->weights, c->weights);
       });
       seen.push_back(c);
     }

@@ -1,19 +1,11 @@
 #include "observed.h"
 
 #include <algorithm>
-#include <cstring>
 
+#include "../../kernels/same_bytes.h"
 #include "ranges.h"
 
 namespace stairgrad::quant {
-namespace {
-
-bool same_bytes(const Array& a, const Array& b) {
-  return a.has_value() && a.dtype() == b.dtype() && a.bytes() == b.bytes() &&
-         std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
-}
-
-}  // namespace
 
 Observed::Observed(const QuantizerOptions& options, int64_t channels)
     : Quantizer(options, channels),

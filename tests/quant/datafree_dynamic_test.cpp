@@ -33,7 +33,7 @@ TEST_CASE("T19: gates choose in the forward and have the gradient of the mixture
   for (int64_t i = 0; i < 3; ++i) {
     const double* row = logits.value().data<double>() + i * 3;
     const auto k = static_cast<size_t>(std::max_element(row, row + 3) - row);
-    CHECK(same(y.value().slice(i, 1), parts[k].value().slice(i, 1)));
+    CHECK(same_bytes(y.value().slice(i, 1), parts[k].value().slice(i, 1)));
   }
   const Tensor weight = random_normal({3, 2, 2, 2}, Philox(3), 1, DType::f64);
   const Tensor slope = grad(sum(y * weight), logits);
@@ -141,23 +141,24 @@ TEST_CASE("T17: the selector and its network run in integers, every code as in t
     const Array logits = together.run(images).clone();
     const Array choices = together.choices().clone();
     const Arrays expected = integer::evaluate(loaded, images);
-    CHECK(same(kept.run(images), logits));
-    for (size_t v = 0; v < expected.size(); ++v) CHECK(same(kept.value(static_cast<int>(v)), expected[v]));
+    CHECK(same_bytes(kept.run(images), logits));
+    for (size_t v = 0; v < expected.size(); ++v)
+      CHECK(same_bytes(kept.value(static_cast<int>(v)), expected[v]));
     bool differ = false;
     for (int64_t i = 0; i < n; ++i) {
-      CHECK(same(alone.run(images.slice(i, 1)), logits.slice(i, 1)));
-      CHECK(same(alone.choices(), choices.slice(i, 1)));
-      differ = differ || !same(choices.slice(i, 1), choices.slice(0, 1));
+      CHECK(same_bytes(alone.run(images.slice(i, 1)), logits.slice(i, 1)));
+      CHECK(same_bytes(alone.choices(), choices.slice(i, 1)));
+      differ = differ || !same_bytes(choices.slice(i, 1), choices.slice(0, 1));
     }
     CHECK(differ);
     // Choices that come along are used in place of the selector's; its own come to the same.
-    CHECK(same(together.run(images, choices), logits));
-    CHECK_FALSE(same(together.run(images, Array::zeros(choices.shape(), DType::u8)), logits));
+    CHECK(same_bytes(together.run(images, choices), logits));
+    CHECK_FALSE(same_bytes(together.run(images, Array::zeros(choices.shape(), DType::u8)), logits));
     const int own = threads();
     for (const int count : {1, 2, 3}) {
       set_threads(count);
       integer::Session session(loaded, n);
-      CHECK(same(session.run(images), logits));
+      CHECK(same_bytes(session.run(images), logits));
     }
     set_threads(own);
 
@@ -213,7 +214,8 @@ TEST_CASE(
           set_threads(count);
           integer::Session together(model, batch);
           const Array logits = together.run(images.slice(0, batch), choices.slice(0, batch));
-          for (int64_t i = 0; i < batch; ++i) CHECK(same(logits.slice(i, 1), rows[static_cast<size_t>(i)]));
+          for (int64_t i = 0; i < batch; ++i)
+            CHECK(same_bytes(logits.slice(i, 1), rows[static_cast<size_t>(i)]));
         }
       set_threads(own);
     }
@@ -244,12 +246,12 @@ TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs ar
     const Array images = random_normal({6, 12, 12, 3}, Philox(33));
     {
       const NoGrad no_grad;
-      CHECK(same(d.bits->forward(images).value(), (*fixed.model)(images).value()));
+      CHECK(same_bytes(d.bits->forward(images).value(), (*fixed.model)(images).value()));
     }
     const integer::Model with = lowered(d);
     const integer::Model without = lower(trace([&](const Tensors& in) { return (*fixed.model)(in[0]); },
                                                {Array::zeros(fixed.model->input_shape())}));
-    CHECK(same(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
+    CHECK(same_bytes(integer::Session(with, 6).run(images), integer::Session(without, 6).run(images)));
     CHECK_FALSE(integer::selects(with));  // there is nothing to choose
     CHECK(integer::bops(with) == integer::bops(without));
     CHECK(d.bits->cost_of(std::vector<int>(d.bits->sites().size(), 0)) == doctest::Approx(1));
@@ -268,7 +270,7 @@ TEST_CASE("batch norms of the candidates start as the layer's own; each learns f
     d->bits->choices = Array::full({6, sites}, 2, DType::u8);
     std::fill_n(d->bits->choices.data<uint8_t>(), 3 * sites, uint8_t{0});
   }
-  CHECK(same(own.bits->forward(images).value(), shared.bits->forward(images).value()));
+  CHECK(same_bytes(own.bits->forward(images).value(), shared.bits->forward(images).value()));
 
   std::vector<std::string> names;
   Tensors norms;
@@ -321,7 +323,7 @@ TEST_CASE("cost of the selector's choices: in the loss, in the runtime, at the e
       choices.data<uint8_t>()[i] = static_cast<uint8_t>(Philox(3).below(static_cast<uint64_t>(i), 3));
     d.bits->choices = choices;
     d.bits->forward(set.images);
-    CHECK(same(d.bits->last_choices(), choices));
+    CHECK(same_bytes(d.bits->last_choices(), choices));
     const Array cost = d.bits->cost().value();
     std::vector<int> target(d.bits->sites().size(), 1);
     for (int64_t i = 0; i < 7; ++i) {
@@ -404,8 +406,8 @@ TEST_CASE("dynamic networks: wrong candidates, skips and choices") {
   Dynamic own = dynamic(learned);
   const integer::Model lowered_own = lowered(own);
   const Array images = random_normal({3, 12, 12, 3}, Philox(33));
-  CHECK(same(integer::Session(lowered_own, 3).run(images),
-             integer::evaluate(lowered_own, images)[static_cast<size_t>(lowered_own.output)]));
+  CHECK(same_bytes(integer::Session(lowered_own, 3).run(images),
+                   integer::evaluate(lowered_own, images)[static_cast<size_t>(lowered_own.output)]));
 }
 
 TEST_CASE("moments and selections that do not fit are refused") {

@@ -50,10 +50,10 @@ TEST_CASE("other ways to spend the same bits cost no more, and an oracle gains t
   const double budget = mean_cost(choices, cost);
   const Array shuffled = shuffled_choices(choices, 1), fixed = static_choices(choices, cost);
   CHECK(mean_cost(shuffled, cost) == doctest::Approx(budget));
-  CHECK_FALSE(same(shuffled, choices));
+  CHECK_FALSE(same_bytes(shuffled, choices));
   CHECK(mean_cost(fixed, cost) <= budget * (1 + 1e-6));
   CHECK(mean_cost(fixed, cost) > 0.8 * budget);
-  for (int64_t i = 1; i < n; ++i) CHECK(same(fixed.slice(i, 1), fixed.slice(0, 1)));
+  for (int64_t i = 1; i < n; ++i) CHECK(same_bytes(fixed.slice(i, 1), fixed.slice(0, 1)));
   std::vector<std::vector<double>> gain;
   for (int64_t i = 0; i < n; ++i) {
     const double need = Philox(5).uniform(static_cast<uint64_t>(i));

@@ -60,7 +60,7 @@ TEST_CASE("T14: mixing two one-hot labels leaves two classes or one, and hard im
       }
       CHECK(sum == doctest::Approx(1));
       CHECK((classes == 1 || classes == 2));
-      const bool is_changed = !same(mixed.images.slice(i, 1), images.slice(i, 1));
+      const bool is_changed = !same_bytes(mixed.images.slice(i, 1), images.slice(i, 1));
       changed += is_changed;
       if (mixup == Mixup::easy && hard[static_cast<size_t>(i)]) CHECK_FALSE(is_changed);
     }
@@ -110,11 +110,11 @@ TEST_CASE("fine-tuning brings a quantized network nearer to its teacher, and rep
   distance_after(6, &twice);
   for (const auto& [name, array] : once) {
     CAPTURE(name);
-    CHECK(same(array, twice.at(name)));
+    CHECK(same_bytes(array, twice.at(name)));
   }
   // Ranges stay after the calibration; statistics of batch norms never move.
   const auto fresh = network();
-  CHECK(same(once.at("bn1.running_mean"), fresh->state().at("bn1.running_mean")));
+  CHECK(same_bytes(once.at("bn1.running_mean"), fresh->state().at("bn1.running_mean")));
   for (const std::string& name : fine_tuning_presets()) CHECK_NOTHROW(fine_tuning_preset(name));
   CHECK_THROWS_WITH_AS(fine_tuning_preset("dsg"), doctest::Contains("intraq, hast, gdfq or dynadfq"),
                        argument_error);
@@ -122,7 +122,7 @@ TEST_CASE("fine-tuning brings a quantized network nearer to its teacher, and rep
 
 TEST_CASE("perturbed images are harder, and are trained on if asked") {
   const Array x = Array::of<float>({1, 2, 3}, {1, 3}), slope = Array::of<float>({0.1f, -5, 0}, {1, 3});
-  CHECK(same(perturbed(x, slope, 0.5), Array::of<float>({1.5f, 1.5f, 3}, {1, 3})));
+  CHECK(same_bytes(perturbed(x, slope, 0.5), Array::of<float>({1.5f, 1.5f, 3}, {1, 3})));
   CHECK_THROWS_AS(perturbed(x, Array::zeros({3}), 1), argument_error);
 
   const ImageSet set = random_set(64);
@@ -201,7 +201,7 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
       for (const auto& [name, array] : start) {
         CAPTURE(name);
         if (name.find(".norm") != std::string::npos)
-          CHECK(same(array, whole.at(name)) == (name.find(".running_") != std::string::npos));
+          CHECK(same_bytes(array, whole.at(name)) == (name.find(".running_") != std::string::npos));
       }
       const std::vector<EpochNote> all = std::exchange(notes, {});
       for (const int64_t epoch : {1, 2, 4}) {
@@ -211,7 +211,7 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
         const nn::State resumed = run(1e-3, &from, set);
         for (const auto& [name, array] : whole) {
           CAPTURE(name);
-          CHECK(same(array, resumed.at(name)));
+          CHECK(same_bytes(array, resumed.at(name)));
         }
         REQUIRE(notes.size() == static_cast<size_t>(4 - epoch));
         for (size_t i = 0; i < notes.size(); ++i) {

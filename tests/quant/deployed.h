@@ -1,11 +1,11 @@
 // Networks of the zoo as integer models, and what tests of those need.
 #pragma once
 
-#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "../../kernels/same_bytes.h"
 #include "../../nn/model.h"
 #include "../../quant/integer/model.h"
 #include "../../quant/lower.h"
@@ -53,10 +53,6 @@ inline Deployed quantized(const Case& c) {
   q.lowered = lower(
       trace([&](const Tensors& in) { return (*q.model)(in[0]); }, {Array::zeros(q.model->input_shape())}));
   return q;
-}
-
-inline bool same_bytes(const Array& a, const Array& b) {
-  return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
 
 inline const std::vector<Case> cases = {

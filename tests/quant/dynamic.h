@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cmath>
-#include <cstring>
 #include <memory>
 #include <string>
 
 #include "../../autograd/recorder.h"
 #include "../../kernels/elementwise.h"
+#include "../../kernels/same_bytes.h"
 #include "../../quant/datafree/fine_tuning.h"
 #include "../../quant/lower.h"
 #include "batch_norms.h"
@@ -29,10 +29,6 @@ inline ImageSet random_set(int64_t n, int64_t size = 12) {
   set.images = random_normal({n, size, size, 3}, Philox(21));
   set.labels = draw_labels(n, class_similarity(random_normal({10, 4}, Philox(2)), Similarity::dot), {}, 5);
   return set;
-}
-
-inline bool same(const Array& a, const Array& b) {
-  return a.bytes() == b.bytes() && std::memcmp(a.raw(), b.raw(), a.bytes()) == 0;
 }
 
 // Images from grey to gaudy.
@@ -76,7 +72,7 @@ inline Dynamic dynamic(const DynamicOptions& options, const std::string& name = 
     d.bits->forward(images);
     const Array choices = d.bits->last_choices();
     for (int64_t i = 1; i < 32; ++i)
-      if (!same(choices.slice(i, 1), choices.slice(0, 1))) return d;
+      if (!same_bytes(choices.slice(i, 1), choices.slice(0, 1))) return d;
   }
   return d;
 }
