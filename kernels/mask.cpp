@@ -1,5 +1,6 @@
 #include "mask.h"
 
+#include "simd/simd.h"
 #include "threads.h"
 
 namespace stairgrad::kernels {
@@ -10,19 +11,12 @@ Array pass_inside(const Array& u, const Array& x, double low, double high, bool 
   Array y(u.shape(), u.dtype());
   dispatch_floating(u.dtype(), [&](auto zero) {
     using T = decltype(zero);
-    using F = std::conditional_t<std::is_same_v<T, double>, double, float>;
     const T *from = u.data<T>(), *at = x.data<T>();
     T* to = y.data<T>();
-    const auto l = static_cast<F>(low), h = static_cast<F>(high);
-    const auto select = [=](auto inside) {
-      parallel_for(u.size(), 1 << 15, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] = inside(static_cast<F>(at[i])) ? from[i] : T{};
-      });
-    };
-    if (closed)
-      select([=](F v) { return v >= l && v <= h; });
-    else
-      select([=](F v) { return v > l && v < h; });
+    const auto l = static_cast<simd::Real<T>>(low), h = static_cast<simd::Real<T>>(high);
+    parallel_for(u.size(), 1 << 15, [=](int64_t begin, int64_t end) {
+      simd::loops<T>().pass_inside[closed](from + begin, at + begin, to + begin, end - begin, l, h);
+    });
   });
   return y;
 }

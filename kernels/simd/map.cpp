@@ -86,6 +86,18 @@ void where(const T* condition, const T* a, const T* b, T* y, int64_t n) {
       y, n, [=](auto c, auto u, auto v) { return c != zero ? u : v; }, condition, a, b);
 }
 
+template <class T, bool closed>
+void pass_inside(const T* u, const T* x, T* y, int64_t n, Real<T> low, Real<T> high) {
+  const auto zero = splat<Vector<T>>(0), l = splat<Vector<T>>(low), h = splat<Vector<T>>(high);
+  map(
+      y, n,
+      [=](auto g, auto v) {
+        if constexpr (closed) return ((v >= l) & (v <= h)) ? g : zero;
+        return ((v > l) & (v < h)) ? g : zero;
+      },
+      u, x);
+}
+
 // A vector of T and of Real<T> have the same number of lanes.
 template <class T>
 void widen(const T* x, Real<T>* y, int64_t n) {
@@ -107,6 +119,8 @@ void enter(Loops<T>& loops, std::integer_sequence<int, unaries...>, std::integer
   loops.affine = affine<T>;
   loops.clamp = clamp<T>;
   loops.where = where<T>;
+  loops.pass_inside[false] = pass_inside<T, false>;
+  loops.pass_inside[true] = pass_inside<T, true>;
   loops.widen = widen<T>;
   loops.narrow = narrow<T>;
 }

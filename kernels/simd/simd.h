@@ -45,6 +45,7 @@ struct Loops {
   void (*affine)(const T* x, T* y, int64_t n, Real<T> scale, Real<T> shift);
   void (*clamp)(const T* x, T* y, int64_t n, Real<T> low, Real<T> high);
   void (*where)(const T* condition, const T* a, const T* b, T* y, int64_t n);
+  void (*pass_inside[2])(const T* u, const T* x, T* y, int64_t n, Real<T> low, Real<T> high);
   void (*widen)(const T* x, Real<T>* y, int64_t n);
   void (*narrow)(const Real<T>* x, T* y, int64_t n);
 
