@@ -57,10 +57,10 @@ void drop(const float* x, float* y, int64_t first, int64_t n, const Choice& choi
   const int keep = choice.keep;
   const Grid g = grid;
   with_bytes(first, n, choice, [=](int64_t i, const uint8_t* bytes, int64_t count) {
-    for (int64_t j = 0; j < count; ++j) {
-      const float value = x[i + j], quantized = grid::decode(grid::encode(value, g, inverse), g);
-      y[i + j] = bytes[j] < keep ? quantized : value;
-    }
+    // All of them first: what rounds only where it is chosen branches, and half of the guesses are wrong.
+    float quantized[batch];
+    for (int64_t j = 0; j < count; ++j) quantized[j] = grid::decode(grid::encode(x[i + j], g, inverse), g);
+    for (int64_t j = 0; j < count; ++j) y[i + j] = bytes[j] < keep ? quantized[j] : x[i + j];
   });
 }
 
