@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "../../data/dataset.h"
 #include "../../kernels/error.h"
 #include "../../kernels/nearest.h"
 #include "../../kernels/threads.h"
@@ -220,9 +221,13 @@ std::vector<int> parse_bits(const std::string& option, const std::string& list) 
 void CommonOptions::add_to(Options& options, const std::string& default_out) {
   out = default_out;
   options.add("--out", out, "folder for everything this program writes");
-  options.add(
-      "--data", data,
-      "folder of the data sets (default: $STAIRGRAD_DATA, then ~/.cache/stairgrad, then the system's)");
+  const auto find_data = [this](const std::string& word) {
+    data = data::find_file(word);
+    return word;
+  };
+  options.add_parsed("--data", find_data, "WORD", "",
+                     "folder of the data sets (default: $STAIRGRAD_DATA, then ~/.cache/stairgrad, then the "
+                     "system's); a relative name may also be one in there");
   options.add("--seed", seed, "the same seed gives the same weights, bit for bit").at_least(0);
   const auto take_threads = [](const std::string& word) {
     const int wanted = parse_number<int>(word);

@@ -12,6 +12,7 @@
 #include <set>
 #include <sstream>
 
+#include "../environment.h"
 #include "data/formats/image.h"
 #include "data/sets/sets.h"
 #include "kernels/random.h"
@@ -42,22 +43,6 @@ void write_cifar10(const TemporaryFolder& folder, const std::string& name, int r
     bytes = std::move(bytes) + Bytes{label} + Bytes(3072, static_cast<uint8_t>(i));
   folder.file("cifar-10-batches-bin/" + name, bytes);
 }
-
-/// Sets or (without a value) removes an environment variable until the end of the scope.
-class Environment {
- public:
-  Environment(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    value.empty() ? ::unsetenv(name) : ::setenv(name, value.c_str(), 1);
-  }
-  ~Environment() { old_ ? ::setenv(name_, old_->c_str(), 1) : ::unsetenv(name_); }
-  Environment(const Environment&) = delete;
-  Environment& operator=(const Environment&) = delete;
-
- private:
-  const char* name_;
-  std::optional<std::string> old_;
-};
 
 void write_picture(const TemporaryFolder& folder, const std::string& name, int64_t h, int64_t w,
                    double value) {

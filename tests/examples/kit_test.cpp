@@ -18,6 +18,7 @@
 #include "../../examples/common/run_directory.h"
 #include "../../examples/common/statistics.h"
 #include "../../examples/common/table.h"
+#include "../environment.h"
 #include "../folder.h"
 #include "../message.h"
 
@@ -180,6 +181,23 @@ TEST_CASE("options take values and name their mistakes") {
     CHECK(complaint(options, {"--quantizer", "xyz"}) == "--quantizer: got \"xyz\", expected one of dsq, lsq");
     CHECK(complaint(options, {"--wbits"}) != "");
   }
+}
+
+TEST_CASE("--data takes a folder here, or one in the usual place of data") {
+  const Folder usual;
+  fs::create_directory(usual / "pictures");
+  const Environment environment("STAIRGRAD_DATA", usual.path.string());
+  const auto found = [](const std::string& word) {
+    CommonOptions common;
+    Options options("program", "A program.");
+    common.add_to(options, "out");
+    CHECK(complaint(options, {"--data", word.c_str()}) == "");
+    CHECK(contains(options.values().json(), "\"data\":\"" + word + "\""));
+    return common.data;
+  };
+  CHECK(found("pictures") == usual / "pictures");
+  CHECK(found("nowhere") == "nowhere");
+  CHECK(found(usual.path.string()) == usual.path.string());
 }
 
 TEST_CASE("run_program turns what happens into an exit code") {
