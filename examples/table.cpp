@@ -2,13 +2,14 @@
 //
 //     build/examples/table quant/results/qat_cifar10.json
 //
-// A table's file names a program, its options, rows and seeds. The result.json of each run that has ended is kept
-// in the folder of the same name beside the file; a run whose result is there is not run again. Delete a result to
-// repeat it. examples/README.md says what the file may hold.
+// A table's file names a program, its options, rows and seeds. The result.json of each run that has ended is
+// kept in the folder of the same name beside the file; a run whose result is there is not run again. Delete a
+// result to repeat it. examples/README.md says what the file may hold.
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <set>
 
 #include "../data/formats/json_fields.h"
 #include "../kernels/threads.h"
@@ -57,7 +58,8 @@ Pairs options_of(const Json& object, const std::string& path) {
   Pairs options;
   for (const auto& [name, value] : object.items()) {
     if (value.is_structured() || value.is_null())
-      throw format_error(path, 0, "option " + name + ": got " + value.dump() + ", expected a word, a number or true");
+      throw format_error(path, 0,
+                         "option " + name + ": got " + value.dump() + ", expected a word, a number or true");
     options.emplace_back(name, value.is_string() ? value.get<std::string>() : value.dump());
   }
   return options;
@@ -71,9 +73,11 @@ struct Row {
 struct Figure {
   std::string name, field;
   int digits;
+  bool least;  // over the seeds, not the mean
 };
 struct Difference {
   std::string of, minus;
+  Figure figure;
 };
 
 /// "2/2, dsq learned" as a file name: "2-2_dsq_learned".
@@ -109,14 +113,16 @@ struct Spec {
     for (const Json& item : f.list("figures")) {
       const JsonFields figure(item, path, "figure");
       figures.push_back({figure.string("name"), figure.string("field"),
-                         figure.has("digits") ? static_cast<int>(figure.integer("digits", 0, 9)) : 2});
+                         figure.has("digits") ? static_cast<int>(figure.integer("digits", 0, 9)) : 2,
+                         figure.has("least") && figure.boolean("least")});
       figure.no_others();
     }
     for (const Json& item : f.list("rows")) rows.push_back(parse_row(item, common));
     if (f.has("differences"))
       for (const Json& item : f.list("differences")) {
         const JsonFields difference(item, path, "difference");
-        differences.push_back({difference.string("of"), difference.string("minus")});
+        differences.push_back({difference.string("of"), difference.string("minus"),
+                               difference.has("figure") ? figure(difference.string("figure")) : figures[0]});
         difference.no_others();
         row(differences.back().of);
         row(differences.back().minus);
@@ -127,6 +133,12 @@ struct Spec {
   const Row& row(const std::string& name) const {
     const auto found = std::ranges::find(rows, name, &Row::name);
     if (found == rows.end()) throw format_error(path, 0, "there is no row \"" + name + "\" to compare");
+    return *found;
+  }
+
+  const Figure& figure(const std::string& name) const {
+    const auto found = std::ranges::find(figures, name, &Figure::name);
+    if (found == figures.end()) throw format_error(path, 0, "there is no figure \"" + name + "\" to compare");
     return *found;
   }
 
@@ -153,7 +165,8 @@ struct Spec {
     f.no_others();
     for (const Row& other : rows)
       if (as_file_name(other.name) == as_file_name(row.name))
-        throw format_error(path, 0, "the rows \"" + other.name + "\" and \"" + row.name + "\" share a file name");
+        throw format_error(path, 0,
+                           "the rows \"" + other.name + "\" and \"" + row.name + "\" share a file name");
     return row;
   }
 };
@@ -173,6 +186,18 @@ std::string joined(const std::vector<std::string>& words) {
   std::string line;
   for (const std::string& word : words) line += (line.empty() ? "" : " ") + word;
   return line;
+}
+
+/// What a row asks for, in whatever order its file says it.
+std::string asked(const Row& row) {
+  Pairs options = row.options;
+  std::ranges::sort(options);
+  return joined(words_of(options));
+}
+
+std::string content_of(const std::string& path) {
+  const data::Bytes bytes = data::read_file(path, 64 << 20);
+  return {bytes.begin(), bytes.end()};
 }
 
 /// The number that a word is; NaN, which equals nothing, if it is none.
@@ -210,18 +235,21 @@ class TableOfResults {
  private:
   bool done(const Row& row, int64_t seed) const { return fs::exists(spec_.result(row, seed)); }
   Value result(const Row& row, int64_t seed) const {
-    const data::Bytes bytes = data::read_file(spec_.result(row, seed), 16 << 20);
-    return Value::parse(std::string(bytes.begin(), bytes.end()));
+    return Value::parse(content_of(spec_.result(row, seed)));
   }
 
   // A result that other options made would be taken for this row's.
   void check_options(const Row& row, int64_t seed) const {
-    const Value options = result(row, seed);
+    const Value kept = result(row, seed);
+    if (const Value* made = kept.find("asked"); made && made->json() != Value(asked(row)).json())
+      throw format_error(spec_.result(row, seed), 0,
+                         text("it was made with ", made->json(), ", but ", spec_.path, " says \"", asked(row),
+                              "\"; delete it to run the row again"));
     for (const auto& [name, value] : row.options) {
-      const Value* used = options.find("options." + name);
+      const Value* used = kept.find("options." + name);
       const std::string got = used ? used->json() : "nothing";
-      const bool same = got == value || got == text('"', value, '"') ||
-                        (used && used->number() == number_in(value));
+      const bool same =
+          got == value || got == text('"', value, '"') || (used && used->number() == number_in(value));
       if (!same)
         throw format_error(spec_.result(row, seed), 0,
                            text("it was made with --", name, ' ', got, ", but ", spec_.path, " says ", value,
@@ -267,7 +295,7 @@ class TableOfResults {
       std::cout << "[" << next + 1 << "/" << runs.size() << "] " << runs[next].row->name << ", seed "
                 << runs[next].seed << std::endl;
       running.push_back(runs[next]);
-      children.start(command(runs[next]), work_folder(runs[next]) + ".log");
+      start(runs[next], children);
       ++next;
     }
     while (children.running() > 0) finish_one();
@@ -278,6 +306,18 @@ class TableOfResults {
   std::string work_folder(const Run& run) const {
     return s_.out + "/" + fs::path(spec_.path).stem().string() + "/" + Spec::run_name(*run.row, run.seed);
   }
+  // Resumes what the same options began, and nothing else: neither a run that ended, nor one of other
+  // options.
+  void start(const Run& run, Children& children) const {
+    const std::string folder = work_folder(run), begun = folder + ".begun", wanted = asked(*run.row) + "\n";
+    std::vector<std::string> words = command(run);
+    fs::create_directories(fs::path(folder).parent_path());
+    if (fs::exists(begun) && content_of(begun) == wanted)
+      words.push_back("--resume");
+    else
+      data::atomic_write(begun, wanted);
+    children.start(words, folder + ".log");
+  }
   std::vector<std::string> command(const Run& run) const {
     const std::string program = (fs::path(this_program()).parent_path() / spec_.program).string();
     std::vector<std::string> words = {program};
@@ -287,7 +327,6 @@ class TableOfResults {
     for (const std::string& word : {std::string("--seed"), text(run.seed), std::string("--out"),
                                     work_folder(run), std::string("--threads"), text(threads)})
       words.push_back(word);
-    words.push_back("--resume");
     return words;
   }
 
@@ -300,17 +339,18 @@ class TableOfResults {
                 << "; see " << folder << ".log" << std::endl;
       return false;
     }
-    const data::Bytes bytes = data::read_file(folder + "/result.json", 16 << 20);
-    Value result = Value::parse(std::string(bytes.begin(), bytes.end()));
+    Value result = Value::parse(content_of(folder + "/result.json"));
+    result.set("asked", asked(*run.row));
     result.set("options.out", "");
-    result.set("options.data", "");
+    if (const Value* place = result.find("options.data"); place && place->json().starts_with("\"/"))
+      result.set("options.data", "");
     const std::string path = spec_.result(*run.row, run.seed);
     fs::create_directories(fs::path(path).parent_path());
-    data::atomic_write(path, result.json(2) + "\n");
     for (const std::string& file : spec_.keep)
       if (fs::exists(folder + "/" + file))
-        fs::copy_file(folder + "/" + file, fs::path(path).replace_extension(file),
-                      fs::copy_options::overwrite_existing);
+        data::atomic_write(fs::path(path).replace_extension(file).string(), content_of(folder + "/" + file));
+    data::atomic_write(path, result.json(2) + "\n");
+    fs::remove(folder + ".begun");
     std::cout << name << ": ";
     for (const Figure& f : spec_.figures) {
       const Value* figure = result.find(f.field);
@@ -336,22 +376,33 @@ class TableOfResults {
     std::vector<double> x;
     for (const auto& [seed, value] : values(row, figure)) x.push_back(value);
     if (x.empty()) return "";
+    if (figure.least) return fixed(*std::ranges::min_element(x), figure.digits);
     if (x.size() == 1) return fixed(x[0], figure.digits);
     return text(fixed(mean(x), figure.digits), " ± ", fixed(deviation(x), figure.digits));
   }
 
   std::string difference(const Difference& d) const {
-    const Figure& figure = spec_.figures[0];
+    const Figure& figure = d.figure;
     std::vector<double> differences;
     for (const auto& [seed, value] : values(spec_.row(d.of), figure))
       for (const auto& [other_seed, other] : values(spec_.row(d.minus), figure))
         if (seed == other_seed) differences.push_back(value - other);
-    const std::string pair = text("| ", d.of, " − ", d.minus, " | ", differences.size(), " | ");
+    const std::string pair =
+        text("| ", d.of, " − ", d.minus, " | ", figure.name, " | ", differences.size(), " | ");
     if (differences.size() < 2)
       return pair + (differences.empty() ? "" : fixed(differences[0], figure.digits)) + " | |\n";
     const Interval interval = mean_interval(differences);
-    return text(pair, fixed(mean(differences), figure.digits), " | ", fixed(interval.low, figure.digits), " to ",
-                fixed(interval.high, figure.digits), " |\n");
+    return text(pair, fixed(mean(differences), figure.digits), " | ", fixed(interval.low, figure.digits),
+                " to ", fixed(interval.high, figure.digits), " |\n");
+  }
+
+  // " --threads 1" if all runs had one; sums are rounded in another order with other numbers of threads.
+  std::string threads_used() const {
+    std::set<double> all;
+    for (const Row& row : spec_.rows)
+      for (const auto& [seed, threads] : values(row, {"threads", "cpu.threads", 0, false}))
+        all.insert(threads);
+    return all.size() == 1 ? text(" --threads ", *all.begin()) : "";
   }
 
   std::string render() const {
@@ -370,13 +421,13 @@ class TableOfResults {
     }
     md += "\nMean ± standard deviation over the seeds; a single figure is one run.\n";
     if (!spec_.differences.empty()) {
-      md += text("\n| difference of ", spec_.figures[0].name,
-                 ", paired by seed | pairs | mean | 95 % interval |\n|---|---|---|---|\n");
+      md += "\n| difference, paired by seed | of | pairs | mean | 95 % interval |\n|---|---|---|---|---|\n";
       for (const Difference& d : spec_.differences) md += difference(d);
     }
-    md += "\nTo repeat a row, add `--seed N` to its command:\n\n";
+    md += text("\nTo repeat a row, add `--seed N", threads_used(), "` to its command:\n\n");
     for (const Row& row : spec_.rows)
-      md += text("- ", row.name, ": `build/examples/", spec_.program, ' ', joined(words_of(row.options)), "`\n");
+      md += text("- ", row.name, ": `build/examples/", spec_.program, ' ', joined(words_of(row.options)),
+                 "`\n");
     return md;
   }
 

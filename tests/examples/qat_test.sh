@@ -63,7 +63,7 @@ refused 'distillation from nothing' '--distill' "$build/examples/qat" "${common[
 cat >few.json <<'JSON'
 {"title": "Few", "program": "qat",
  "options": {"model": "resnet8", "dataset": "synthetic", "limit": 256, "batch": 32, "epochs": 1, "no-deploy": true},
- "figures": [{"name": "accuracy", "field": "accuracy.fake_quant"}],
+ "figures": [{"name": "accuracy", "field": "accuracy.fake_quant"}, {"name": "least", "field": "accuracy.fake_quant", "least": true}],
  "rows": [{"name": "4/4 lsq", "options": {"quantizer": "lsq"}, "seeds": [0, 1]},
           {"name": "4/4 dsq", "options": {"quantizer": "dsq"}, "seeds": [0, 1]}],
  "differences": [{"of": "4/4 dsq", "minus": "4/4 lsq"}]}
@@ -80,17 +80,30 @@ check 'with means, deviations and a paired interval' python3 - <<'PYTHON'
 import json, statistics
 a = [json.load(open(f"few/4-4_{q}-seed{s}.json"))["accuracy"]["fake_quant"] for q in ("lsq", "dsq") for s in (0, 1)]
 md = open("few.md").read()
-assert f"| 4/4 lsq | 2 of 2 | {statistics.mean(a[:2]):.2f} ± {statistics.stdev(a[:2]):.2f} |" in md, md
+assert f"| 4/4 lsq | 2 of 2 | {statistics.mean(a[:2]):.2f} ± {statistics.stdev(a[:2]):.2f} | {min(a[:2]):.2f} |" in md, md
 d = [a[2] - a[0], a[3] - a[1]]
 half = 12.7062 * statistics.stdev(d) / 2 ** 0.5
-interval = [line.split("|")[3:5] for line in md.splitlines() if line.startswith("| 4/4 dsq − 4/4 lsq")][0]
+interval = [line.split("|")[4:6] for line in md.splitlines() if line.startswith("| 4/4 dsq − 4/4 lsq")][0]
 got = [float(interval[0])] + [float(word) for word in interval[1].split(" to ")]
 want = [statistics.mean(d), statistics.mean(d) - half, statistics.mean(d) + half]
 assert all(abs(a - b) < 0.006 for a, b in zip(got, want)), (got, want)
 assert "`build/examples/qat " in md and "--model resnet8" in md, md
 PYTHON
 check 'results name no folder of this machine' sh -c '! grep -q "$PWD\|work/few" few/*.json'
-sed -i 's/"quantizer": "lsq"/"quantizer": "ste"/' few.json
-refused 'a result that other options made' 'made with --quantizer' "$build/examples/table" few.json
+cp few/4-4_lsq-seed0.json kept.json
+rm few/4-4_lsq-seed0.json work/few/4-4_lsq-seed0.log
+check 'a result that was deleted is made again' table
+check 'from the beginning' grep -q 'epoch 1' work/few/4-4_lsq-seed0.log
+check 'and is the same' python3 -c "
+import json
+a, b = (json.load(open(f)) for f in ('kept.json', 'few/4-4_lsq-seed0.json'))
+assert a['accuracy'] == b['accuracy'], (a['accuracy'], b['accuracy'])"
+sed -i 's/"no-deploy": true/"no-deploy": true, "lr": 0.05/' few.json
+refused 'a result that other options made' 'made with ' "$build/examples/table" few.json
+rm few/4-4_lsq-seed*.json few/4-4_dsq-seed*.json
+check 'other options start anew' table --jobs 2
+check 'with these' grep -q '"lr": 0.05' few/4-4_lsq-seed0.json
+sed -i 's/, "lr": 0.05//' few.json
+refused 'a result that an option made which is no longer asked for' 'made with ' "$build/examples/table" few.json
 echo '{"title": "x", "program": "qat", "rows": [], "figure": []}' >wrong.json
 refused 'a table without figures' 'figures' "$build/examples/table" wrong.json
