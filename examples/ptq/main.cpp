@@ -3,7 +3,10 @@
 //     build/examples/ptq --model resnet20 --dataset cifar10 --init weights/akamaster_resnet20-12fca82f.th
 //         --import pytorch --method qdrop --wbits 4 --abits 4 --out out/ptq
 //
-// quant/ptq/README.md explains the methods; quant/results/ptq_*.json are tables of such runs, for examples/table.
+// quant/ptq/README.md explains the methods; quant/results/ptq_*.json are tables of such runs, for
+// examples/table.
+#include <zlib.h>
+
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -112,12 +115,13 @@ class Ptq {
     task_.model->load_state(float_state_);
     const Array images = images_of(drawn(seed), seed);
     if (s_.equalise) equalise(images);
-    policy_ = policy();
+    policy_ = policy(host);
     sites_ = quant::attach_sites(*task_.model, policy_);
     const Stopwatch watch;
     if (images.dim(0) < s_.batch)
       std::cout << "note: there are " << images.dim(0) << " pictures, fewer than the batch of " << s_.batch
                 << "; every step takes " << images.dim(0) << "\n";
+    watch_ = watch;
     quantize(images, draw);
     if (s_.evolve > 0 && !host) evolve(images, draw);
     if (s_.bias_correction) {
@@ -126,18 +130,24 @@ class Ptq {
       const int layers = quant::correct_biases(*task_.model, *floats, some_rows(images, 256));
       std::cout << "corrected the biases of " << layers << " layers\n";
     }
-    draw.seconds = watch.seconds();
+    draw.seconds = spent_ + watch.seconds();
+    spent_ = 0;
     const data::Dataset test = measured(seed);
     const Evaluated fake = evaluate(*task_.model, test, task_.test_transform());
     draw.accuracy = fake.accuracy;
-    std::cout << s_.method << ' ' << s_.w_bits << '/' << s_.a_bits
-              << (s_.clcalib && !host ? " with CL-Calib" : "") << ", ends as in " << s_.preset << ": "
-              << percent(fake.accuracy) << " in " << duration(draw.seconds) << "\n";
+    std::cout << title() << (s_.clcalib && !host ? " with CL-Calib: " : ": ") << percent(fake.accuracy)
+              << " in " << duration(draw.seconds) << "\n";
     if (!host && !deployed_) deploy_first(fake, test);
     draws_.push_back(draw);
     units_.clear();
     save(nullptr);
     interrupt_.stop_here();
+  }
+
+  // The method and the bits, or where they are from.
+  std::string title() const {
+    return s_.policy.empty() ? text(s_.method, ' ', s_.w_bits, '/', s_.a_bits, ", ends as in ", s_.preset)
+                             : text(s_.method, ", bits of ", s_.policy);
   }
 
   static Array some_rows(const Array& images, int64_t count) {
@@ -176,25 +186,29 @@ class Ptq {
   quant::FeatureCache corrected(size_t block, const quant::FeatureCache& inputs, uint64_t seed) {
     const std::string file =
         text(s_.correction_cache, '/', s_.task.model, "-seed", seed, "-block", block, ".safetensors");
-    const std::string what = text(s_.task.init, ' ', s_.calib, ' ', s_.calib_augment, ' ',
-                                  s_.correction_steps, ' ', s_.correction_weight, ' ', s_.equalise);
+    // The float inputs of a block say all that they depend on, but the block's own weights.
+    const Array features = inputs.run(0, inputs.images());
+    const std::string what = text(s_.task.init, ' ', features.shape(), " checksum ",
+                                  crc32_z(0, static_cast<const uint8_t*>(features.raw()), features.bytes()),
+                                  ' ', s_.correction_steps, ' ', s_.correction_weight);
     const bool keep = !s_.correction_cache.empty();
     if (keep && std::filesystem::exists(file)) {
       const data::SafeTensors saved = data::load_safetensors(file, data::Layout::any);
       const auto made = saved.metadata.find("made");
-      if (made != saved.metadata.end() && made->second == what)
+      if (made != saved.metadata.end() && made->second == what) {
+        std::cout << "corrected inputs of " << task_.model->blocks()[block].name << " from " << file << "\n";
         return saved.tensors.empty() ? quant::FeatureCache()
                                      : quant::FeatureCache(saved.tensors.at("features"));
+      }
     }
     const quant::DistributionCorrectionOptions options{.steps = s_.correction_steps,
                                                        .weight = s_.correction_weight};
     const int64_t batches = (inputs.images() + options.batch - 1) / options.batch;
     Progress progress("correcting " + task_.model->blocks()[block].name, batches * options.steps, "steps");
-    const quant::FeatureCache result =
-        quant::correct_distribution(*task_.model, block, inputs, options, [&] {
-          progress.advance(1);
-          interrupt_.stop_here();
-        });
+    const quant::FeatureCache result = quant::correct_distribution(*task_.model, block, inputs, options, [&] {
+      progress.advance(1);
+      interrupt_.stop_here();
+    });
     if (!keep) return result;
     std::filesystem::create_directories(s_.correction_cache);
     data::SafeTensors content;
@@ -204,9 +218,9 @@ class Ptq {
     return result;
   }
 
-  quant::Policy policy() {
+  quant::Policy policy(bool host) const {
     if (!s_.policy.empty()) return quant::Policy::load(s_.policy, *task_.model);
-    const std::string quantizer = text("affine:range=", s_.range, s_.border ? ",border=yes" : "");
+    const std::string quantizer = text("affine:range=", s_.range, s_.border && !host ? ",border=yes" : "");
     return quant::preset_policy(*task_.model, {s_.w_bits, s_.a_bits, quantizer, s_.granularity},
                                 quant::parse_skip(s_.skip), quant::parse_preset(s_.preset));
   }
@@ -239,13 +253,17 @@ class Ptq {
       units_ = engine.state();
       save(&engine);
     };
-    const Stopwatch watch;
+    if (const int64_t seen = engine.images_for_ranges();
+        seen < std::min<int64_t>(recipe.range_images, images.dim(0)))
+      std::cout << "note: ranges are those of the first " << seen << " pictures\n";
     engine.run(observer);
-    run_.seconds("calibration", watch.seconds());
     logits_ = engine.logits();
+    if (draw.host) return;
+    spend("ranges", engine.range_seconds());
     run_.result().set("memory.cache_bytes", engine.peak_cache_bytes());
+    std::cout << "features took " << bytes(static_cast<double>(engine.peak_cache_bytes())) << " at most\n";
     run_.result().set("trainable", Value::list(engine.trainable()));
-    if (s_.clcalib && !draw.host) {
+    if (s_.clcalib && images.dim(0) > 1) {
       const double similar =
           quant::mean_similarity(quant::normalised_features(Tensor(engine.logits()), s_.centre).value());
       run_.result().set("contrast.mean_similarity", similar);
@@ -286,9 +304,27 @@ class Ptq {
       unit_lines_.push_back(r);
       variables_ += static_cast<double>(r.variables);
       settled_ += r.settled * static_cast<double>(r.variables);
+      spend("caching", r.caching_seconds);
+      spend("correction", r.correction_seconds);
+      spend("reconstruction", r.seconds);
+      spend("contrastive forward", r.contrastive_seconds);
+      note_worst("hardening", r.soft > 0 ? 100 * (r.hard / r.soft - 1) : 0);
+      note_worst("step_drift", r.drift);
+      if (r.features) run_.result().set("contrast." + r.unit + ".logit_scale", r.features->scale);
     }
     std::cout << r.phase << ' ' << r.unit << ": loss " << fixed(r.before, 4) << " -> " << fixed(r.hard, 4)
               << ", settled " << percent(100 * r.settled, 1) << ", " << duration(r.seconds) << std::endl;
+  }
+
+  // The seconds of a part, over all draws but the host's.
+  void spend(const std::string& part, double seconds) {
+    const Value* before = run_.result().find("seconds." + part);
+    run_.seconds(part, seconds + (before ? before->number() : 0));
+  }
+  // The largest over the units, of all draws but the host's.
+  void note_worst(const std::string& name, double value) {
+    const Value* before = run_.result().find("worst." + name);
+    run_.result().set("worst." + name, before ? std::max(before->number(), value) : value);
   }
 
   // --- resuming: the draws that are done, and the units of the one that is not ---
@@ -298,6 +334,7 @@ class Ptq {
     if (engine) {
       checkpoint.parts["units"] = units_;
       checkpoint.parts["sites"] = sites_->state();
+      checkpoint.parts["draw"]["seconds"] = Array::scalar(spent_ + watch_.seconds(), DType::f64);
     }
     for (const Draw& d : draws_)
       checkpoint.parts["draws"][text(checkpoint.parts["draws"].size())] =
@@ -333,6 +370,7 @@ class Ptq {
     if (const auto units = saved.parts.find("units"); units != saved.parts.end()) {
       units_ = units->second;
       sites_state_ = saved.parts.at("sites");
+      spent_ = saved.parts.at("draw").at("seconds").item();
     }
   }
 
@@ -378,6 +416,12 @@ class Ptq {
     return all;
   }
 
+  double seconds(bool host) const {
+    double total = 0;
+    for (const Draw& d : draws_) total += d.host == host ? d.seconds : 0;
+    return total;
+  }
+
   void summarise() {
     const std::vector<double> own = accuracies(false), host = accuracies(true);
     Value::List list;
@@ -385,6 +429,7 @@ class Ptq {
     run_.result().set("draws", list);
     run_.result().set("accuracy.fake_quant", mean(own));
     run_.result().set("accuracy.min", std::ranges::min(own));
+    run_.seconds("calibration", seconds(false));
     if (variables_ > 0) run_.result().set("settled", settled_ / variables_);
     if (own.size() < 2) return;
     run_.result().set("accuracy.deviation", deviation(own));
@@ -399,15 +444,16 @@ class Ptq {
     run_.result().set("difference.mean", mean(differences));
     run_.result().set("difference.low", interval.low);
     run_.result().set("difference.high", interval.high);
+    run_.result().set("difference.seconds_percent", 100 * (seconds(false) / seconds(true) - 1));
     std::cout << "against the plain method on the same pictures: " << fixed(mean(differences), 2)
-              << " (95 %: " << fixed(interval.low, 2) << " to " << fixed(interval.high, 2) << ")\n";
+              << " (95 %: " << fixed(interval.low, 2) << " to " << fixed(interval.high, 2) << "), in "
+              << duration(seconds(false)) << " against " << duration(seconds(true)) << "\n";
   }
 
   void finish() {
-    Report report(
-        text(s_.task.model, " on ", s_.task.dataset, ", ", s_.method, ' ', s_.w_bits, '/', s_.a_bits),
-        text(percent(mean(accuracies(false))), " of the test pictures; ", percent(float_.accuracy),
-             " in floats"));
+    Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", title()),
+                  text(percent(mean(accuracies(false))), " of the test pictures; ", percent(float_.accuracy),
+                       " in floats"));
     if (integers_) report.paragraph(integers_->agreement.str());
     report.section("Units");
     Table units({"unit", "phase", "loss, nearest", "soft", "hard", "settled", "seconds"});
@@ -418,8 +464,14 @@ class Ptq {
       times.push_back({r.phase + ' ' + r.unit, {r.seconds, r.caching_seconds, r.correction_seconds}});
     }
     report.table(units);
-    if (!times.empty())
+    if (!times.empty()) {
+      Table parts({"part", "seconds"});
+      for (const char* part : {"ranges", "caching", "correction", "reconstruction", "contrastive forward"})
+        if (const Value* took = run_.result().find(text("seconds.", part)))
+          parts.row({part, fixed(took->number(), 1)});
+      report.table(parts);
       report.bars("Seconds of each unit", {"reconstruction", "caching", "correction"}, times);
+    }
     report.section("Bits");
     add_bits(report, cost_);
     if (integers_ && integers_->explanation) integers_->explanation->add_to(report);
@@ -447,6 +499,8 @@ class Ptq {
   std::vector<Draw> draws_;
   std::vector<quant::UnitReport> unit_lines_;
   double settled_ = 0, variables_ = 0;
+  Stopwatch watch_;   // of the draw, in this process
+  double spent_ = 0;  // seconds of the draw, in processes before
   bool deployed_ = false;
   std::vector<quant::LayerCost> cost_;
   std::optional<Deployment> integers_;

@@ -1,5 +1,7 @@
 #include "settings.h"
 
+#include <charconv>
+
 #include <cstdlib>
 
 namespace stairgrad::examples {
@@ -33,8 +35,7 @@ void Settings::parse(int argc, char** argv) {
       .one_of(presets);
   options.add("--range", range, "how ranges are chosen")
       .one_of({"mse", "minmax", "percentile", "sigma", "kl"});
-  options
-      .add("--granularity", granularity, "weights of an output channel share a grid, or those of a layer")
+  options.add("--granularity", granularity, "weights of an output channel share a grid, or those of a layer")
       .one_of({"channel", "layer"});
   options
       .add("--skip", skip,
@@ -59,8 +60,7 @@ void Settings::parse(int argc, char** argv) {
            "of the regulariser: 0.01 ResNet, 0.1 MobileNetV2, 0.2 MNASNet")
       .at_least(0);
   options.add("--warmup", warmup, "share of the steps before the regulariser sets in").between(0, 1);
-  options
-      .add("--keep-input", keep_input, "share of a block's input that is quantized; below 0: the method's")
+  options.add("--keep-input", keep_input, "share of a block's input that is quantized; below 0: the method's")
       .between(-1, 1);
   options
       .add("--keep-activation", keep_activation,
@@ -69,18 +69,16 @@ void Settings::parse(int argc, char** argv) {
   options.add("--without-replacement", without_replacement, "no picture twice in a batch");
   options.add("--memory", memory, "MB for the features of the pictures; kept in bf16 if f32 does not fit")
       .at_least(1);
-  options.add(
-      "--border", border,
-      "learn where activations between two levels are rounded up, after AQuant; has no integer form");
+  options.add("--border", border,
+              "learn where activations between two levels are rounded up, after AQuant; has no integer form");
   options.add("--equalise", equalise,
               "before all else, give layers that follow one another weights of the same ranges");
   options.add("--bias-correction", bias_correction,
               "in the end, take the mean errors of layers from their biases");
   options
-      .add(
-          "--correction-steps", correction_steps,
-          "steps of distribution correction for each 32 pictures; 0: none; below 0: the method's, 500 with "
-          "pdquant")
+      .add("--correction-steps", correction_steps,
+           "steps of distribution correction for each 32 pictures; 0: none; below 0: the method's, 500 with "
+           "pdquant")
       .at_least(-1);
   options.add(
       "--correction-cache", correction_cache,
@@ -100,8 +98,7 @@ void Settings::parse(int argc, char** argv) {
            "weight of the prediction difference (1 / lambda_r); below 0: the method's")
       .at_least(-1);
   options
-      .add("--prediction-temperature", prediction_temperature,
-           "4 for ResNet, 1 for MobileNetV2 and MNASNet")
+      .add("--prediction-temperature", prediction_temperature, "4 for ResNet, 1 for MobileNetV2 and MNASNet")
       .between(0.01, 100);
   options
       .add("--direct", direct,
@@ -134,12 +131,28 @@ void Settings::parse(int argc, char** argv) {
   check(!(clcalib && (method == "rtn" || method == "adaround")),
         "--clcalib needs a method that reconstructs blocks: "
         "brecq, qdrop or pdquant");
+  check(!(method == "rtn" || method == "adaround") || (prediction < 0 && direct == "none" && lambda_rec == 1),
+        "--prediction, --direct and --lambda-rec change what blocks are reconstructed for: they need the "
+        "method brecq, qdrop or pdquant");
+  check(
+      !cl_no_drop || (clcalib && (prediction >= 0 ? prediction == 0 : method != "pdquant")),
+      "--cl-no-drop is for --clcalib without a prediction difference, which shares the path and drops on it");
   if (correction_steps < 0) correction_steps = method == "pdquant" ? 500 : 0;
   check(!(correction_steps > 0 && (method == "rtn" || method == "adaround")),
         "--correction-steps: distribution correction is for methods that reconstruct blocks");
   values = options.values();
   values.set("preset", preset);
   values.set("correction-steps", correction_steps);
+}
+
+// Of "sim:0.9".
+static double parse_cosine(const std::string& word) {
+  double cosine = 0;
+  const char* const last = word.data() + word.size();
+  const auto [end, error] = std::from_chars(word.data() + 4, last, cosine);
+  check(error == std::errc() && end == last && cosine >= -1 && cosine <= 1, "--negatives: got \"", word,
+        "\", expected a cosine from -1 to 1 after sim:, such as sim:0.9");
+  return cosine;
 }
 
 quant::ContrastiveOptions Settings::contrastive() const {
@@ -159,7 +172,7 @@ quant::ContrastiveOptions Settings::contrastive() const {
     else if (word == "pred")
       c.mask_prediction = true;
     else if (word.starts_with("sim:"))
-      c.mask_similarity = std::strtod(word.c_str() + 4, nullptr);
+      c.mask_similarity = parse_cosine(word);
     else
       check(word == "none", "--negatives: got \"", word, "\", expected none, duplicate, pred or sim:0.9");
   }

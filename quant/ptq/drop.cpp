@@ -86,10 +86,9 @@ struct DropBackward final : Op {
 struct Drop final : QuantizeOp {
   Choice choice;
   int64_t images;
-  double factor;
 
-  Drop(const Grid& grid, const Choice& choice, int64_t images, double factor)
-      : QuantizeOp({grid}), choice(choice), images(images), factor(factor) {}
+  Drop(const Grid& grid, const Choice& choice, int64_t images)
+      : QuantizeOp({grid}), choice(choice), images(images) {}
   std::string_view name() const override { return "drop"; }
   Arrays forward(const Arrays& in) const override {
     const int64_t all = in[0].rank() ? in[0].dim(0) : 1;
@@ -97,9 +96,8 @@ struct Drop final : QuantizeOp {
         dropped(in[0], grids[0], choice, in[0].size() / std::max<int64_t>(1, all) * std::min(images, all))};
   }
   Tensors vjp(const Vjp& v) const override {
-    const Tensors g = stairgrad::apply(std::make_shared<const DropBackward>(grids[0]),
-                                       {v.grad(), v.input(0), v.output(0), v.input(1)});
-    return {g[0], factor == 1 ? g[1] : g[1] * factor};
+    return stairgrad::apply(std::make_shared<const DropBackward>(grids[0]),
+                            {v.grad(), v.input(0), v.output(0), v.input(1)});
   }
   Saved saved() const override { return {.inputs = {0, 1}, .outputs = {0}}; }
 };
@@ -190,8 +188,8 @@ Array mix(const Array& a, const Array& b, const Choice& choice) {
 }
 
 Tensor quantize_with_drop(const Tensor& x, const Tensor& step, const Grid& grid, const Choice& choice,
-                          int64_t images, double factor) {
-  return apply_op(Drop(grid, choice, images, factor), {x, step});
+                          int64_t images) {
+  return apply_op(Drop(grid, choice, images), {x, step});
 }
 
 Tensor drop_surrogate(const Tensor& x, const Tensor& step, const Array& at, const Array& at_step,

@@ -15,10 +15,9 @@ Array mix(const Array& a, const Array& b, const Choice& choice);
 
 /// x on its grid where it is chosen, else x as it is (QDrop, eq. 11, of activations). The first axis counts
 /// images; those from `images` on are quantized throughout. `step` (1) is the grid's, and learns: where x was
-/// quantized, dx and dstep are LSQ's, elsewhere dx = u. `factor` multiplies dstep. f32, or f64 for gradient
-/// checks.
+/// quantized, dx and dstep are LSQ's, elsewhere dx = u. f32, or f64 for gradient checks.
 Tensor quantize_with_drop(const Tensor& x, const Tensor& step, const Grid& grid, const Choice& choice,
-                          int64_t images, double factor = 1);
+                          int64_t images);
 
 /// The function whose derivative that promises: codes and choices are those at `at`.
 Tensor drop_surrogate(const Tensor& x, const Tensor& step, const Array& at, const Array& at_step,

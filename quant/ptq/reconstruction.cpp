@@ -259,9 +259,13 @@ struct Reconstruction::Impl {
     return result;
   }
 
-  // The type of caches with rows of so many elements: at most four of them exist at a time.
+  // The type of caches with rows of so many elements. Before, behind and beside a block there are four at a
+  // time; a layer of one has its own three besides the block's.
   DType cache_type(int64_t row) const {
-    const double need = 4.0 * sizeof(float) * static_cast<double>(row) * static_cast<double>(images.dim(0));
+    const bool by_layer =
+        std::ranges::any_of(options.phases, [](const Phase& phase) { return phase.by_layer; });
+    const double need = (by_layer ? 6.0 : 4.0) * sizeof(float) * static_cast<double>(row) *
+                        static_cast<double>(images.dim(0));
     const auto room = static_cast<double>(options.memory);
     check(need / 2 <= room, "[ptq] the features of ", images.dim(0), " images need ", need / 2e6,
           " MB, but caches may take ", room / 1e6, " MB; take fewer calibration images or allow more memory");
@@ -273,15 +277,22 @@ struct Reconstruction::Impl {
 
   // --- ranges ---
 
-  void choose_ranges() {
-    for (WeightSite& w : weights) w.quantizer->initialise(w.floating);
+  // Images whose activations choose ranges: what a tap sees of all of them is in memory at once.
+  int64_t images_for_ranges() const {
     const int64_t fitting =
-        std::clamp<int64_t>((int64_t{1} << 23) / row_size(images), 8, options.range_images);
-    FeatureCache x(images.slice(0, std::min(fitting, images.dim(0))));
+        std::clamp<int64_t>((int64_t{1} << 24) / row_size(images), 8, options.range_images);
+    return std::min(fitting, images.dim(0));
+  }
+
+  void choose_ranges() {
+    const double start = now();
+    for (WeightSite& w : weights) w.quantizer->initialise(w.floating);
+    FeatureCache x(images.slice(0, images_for_ranges()));
     for (const Unit& block : blocks) {
       initialise_activations(block, x, Mode::floating);
       x = pass(block, x, Mode::floating);
     }
+    range_seconds = now() - start;
   }
 
   // From what the block's sites see of the first images.
@@ -294,7 +305,7 @@ struct Reconstruction::Impl {
       for (const size_t i : block.activations)
         captures.push_back(
             std::make_unique<Capture>(activations[i].tap, [&seen, i](const Array& x) { seen[i] = x; }));
-      block.run(inputs.run(0, std::min(options.range_images, inputs.images())));
+      block.run(inputs.run(0, std::min(images_for_ranges(), inputs.images())));
     }
     for (const size_t i : block.activations) activations[i].quantizer->initialise(seen[i]);
   }
@@ -325,10 +336,11 @@ struct Reconstruction::Impl {
     const Mode mode = phase.activations ? Mode::quantized : Mode::weights;
     Caches c;
     c.quantized = c.floating = FeatureCache(images);
+    double carried = 0;  // what it took to carry the images through the block before
     for (const Unit& block : blocks) {
       const double start = now();
       FeatureCache next = pass(block, c.floating, Mode::floating);
-      const double caching = now() - start;
+      const double caching = carried + now() - start;
       if (options.skip_first && block.block == 0) {
         // Its weights stay rounded to nearest.
       } else if (phase.by_layer) {
@@ -341,10 +353,11 @@ struct Reconstruction::Impl {
           inner.floating = pass(block, c.floating, Mode::floating, weights[i].input);
           inner.target = pass(layer, inner.floating, Mode::floating);
           note_memory(inner, c.quantized.bytes() + c.floating.bytes() + next.bytes());
-          finish(phase, layer, inner, now() - before, 0, observer);
+          const bool first = i == block.weights.front();
+          finish(phase, layer, inner, (first ? caching : 0) + now() - before, 0, observer);
         }
       } else if (!done()) {
-        double correction = now();
+        const double begun = now();
         c.target = next;
         if (options.correct && phase.objectives.reconstruction > 0) {
           const FeatureCache corrected = options.correct(block.block, c.floating);
@@ -353,15 +366,19 @@ struct Reconstruction::Impl {
             c.target = pass(block, corrected, Mode::floating);
           }
         }
-        correction = now() - correction;
-        if (options.ranges_by_block && phase.activations)
+        const double correction = now() - begun;
+        if (options.ranges_by_block && phase.activations) {
           initialise_activations(block, c.quantized, Mode::weights);
+          range_seconds += now() - begun - correction;
+        }
         note_memory(c, next.bytes());
         finish(phase, block, c, caching, correction, observer);
       }
       c.target = FeatureCache();
       c.floating = next;
+      carried = -now();
       c.quantized = pass(block, c.quantized, mode);
+      carried += now();
       set_mode(block, Mode::floating);
     }
   }
@@ -434,14 +451,19 @@ struct Reconstruction::Impl {
       activations[i].tap->hook = [this, &phase, &learning, &a = activations[i]](const Tensor& x) {
         const Choice choice = chosen(phase.keep_activation, options.seed,
                                      stream(phase.name + '/' + a.name, learning.iteration));
-        if (a.quantizer->border().defined()) {
-          const Array ones = Array::full(x.shape(), 1), mask = mix(ones, Array::zeros(x.shape()), choice);
-          return Quantized{where(Tensor(mask), (*a.quantizer)(x).value, x), {}};
-        }
+        if (a.quantizer->border().defined()) return Quantized{bordered(a, x, choice, learning.mixed), {}};
         const Tensor step = phase.learn_steps ? a.quantizer->step() : a.quantizer->step().detach();
         const Grid grid = a.quantizer->levels()[0];
         return Quantized{quantize_with_drop(x, step, grid, choice, learning.mixed), {}};
       };
+  }
+
+  // The same with a learned border; the first `mixed` images are mixed, the others quantized throughout.
+  static Tensor bordered(const ActivationSite& site, const Tensor& x, const Choice& choice, int64_t mixed) {
+    Array mask = Array::full(x.shape(), 1);
+    Array first = mask.slice(0, std::min(mixed, x.dim(0)));
+    first.assign(mix(first.clone(), Array::zeros(first.shape()), choice));
+    return where(Tensor(mask), (*site.quantizer)(x).value, x);
   }
 
   UnitReport reconstruct(const Phase& phase, const Unit& unit, const Caches& caches,
@@ -618,6 +640,7 @@ struct Reconstruction::Impl {
   std::vector<int32_t> classes;
   int64_t finished = 0, job = 0;  // units that are done; the next one of the walk
   size_t peak_bytes = 0;
+  double range_seconds = 0;
 };
 
 Reconstruction::Reconstruction(nn::Model& model, Sites& sites, const Array& images,
@@ -645,18 +668,30 @@ void Reconstruction::load_state(const nn::State& state) {
 
 const Array& Reconstruction::logits() const { return impl_->logits; }
 size_t Reconstruction::peak_cache_bytes() const { return impl_->peak_bytes; }
+int64_t Reconstruction::images_for_ranges() const { return impl_->images_for_ranges(); }
+double Reconstruction::range_seconds() const { return impl_->range_seconds; }
 
 std::vector<std::string> Reconstruction::trainable() const {
   std::vector<std::string> names;
-  bool rounding = false, steps = false;
+  bool rounding = false, steps = false, projection = false;
   for (const Phase& phase : impl_->options.phases) {
     rounding = rounding || phase.learn_weights;
     steps = steps || (phase.activations && phase.learn_steps);
+    const auto& contrast = phase.objectives.contrastive;
+    projection = projection || (contrast && contrast->mapping == Mapping::linear);
   }
-  if (rounding)
-    for (const Impl::WeightSite& w : impl_->weights) names.push_back(w.layer + ".rounding");
-  if (steps)
-    for (const Impl::ActivationSite& a : impl_->activations) names.push_back(a.name + ".scale");
+  for (const Impl::Unit& block : impl_->blocks) {
+    if (impl_->options.skip_first && block.block == 0) continue;
+    if (rounding)
+      for (const size_t i : block.weights) names.push_back(impl_->weights[i].layer + ".rounding");
+    if (steps)
+      for (const size_t i : block.activations) {
+        names.push_back(impl_->activations[i].name + ".scale");
+        if (impl_->activations[i].quantizer->border().defined())
+          names.push_back(impl_->activations[i].name + ".border");
+      }
+    if (projection) names.push_back(block.name + ".projection");
+  }
   return names;
 }
 

@@ -56,7 +56,7 @@ struct ReconstructionOptions {
       false;                ///< ranges again from the quantized path, when a block's turn comes (PD-Quant)
   bool skip_first = false;  ///< the first block is not reconstructed (BRECQ's setting)
   uint64_t seed = 0;
-  size_t memory = size_t{4} << 30;  ///< bytes that caches may take: above half of it they are bf16
+  size_t memory = size_t{4} << 30;  ///< bytes that caches may take; those that do not fit in f32 are bf16
   /// The float inputs of block `block` that its reconstruction uses in place of those of the images, such as
   /// corrected ones; empty: no change.
   std::function<FeatureCache(size_t block, const FeatureCache& inputs)> correct = {};
@@ -65,7 +65,8 @@ struct ReconstructionOptions {
 /// What the reconstruction of one unit did.
 struct UnitReport {
   std::string phase, unit;
-  double seconds = 0, contrastive_seconds = 0, caching_seconds = 0, correction_seconds = 0;
+  double seconds = 0, caching_seconds = 0, correction_seconds = 0;
+  double contrastive_seconds = 0;  ///< of `seconds`: the contrastive term's forward
   double before = 0;   ///< reconstruction loss of rounding to nearest, all quantizers on
   double soft = 0;     ///< of soft weights at the end
   double hard = 0;     ///< after hardening
@@ -96,9 +97,9 @@ class Reconstruction {
   Reconstruction(const Reconstruction&) = delete;
   Reconstruction& operator=(const Reconstruction&) = delete;
 
-  /// Chooses ranges and walks through the phases; goes on after the units that state() counts. At the end the
-  /// model's weights are the rounded ones, which its quantizers map to themselves. If `observer` throws,
-  /// weights and steps are as after the last unit.
+  /// Chooses ranges and walks through the phases; goes on after the units that state() counts. When this
+  /// object is destroyed, the model has its taps back, and its weights are the rounded ones, which its
+  /// quantizers map to themselves. If `observer` throws, weights and steps are as after the last unit.
   void run(const ReconstructionObserver& observer = {});
 
   /// Units that are done, and their weights; the quantizers' state is the model's.
@@ -110,6 +111,10 @@ class Reconstruction {
   /// Names of what is optimised, and of what is not.
   std::vector<std::string> trainable() const;
   size_t peak_cache_bytes() const;
+  /// Images whose activations choose the ranges: range_images, or as many as there is memory for.
+  int64_t images_for_ranges() const;
+  /// What choosing ranges took.
+  double range_seconds() const;
 
  private:
   struct Impl;

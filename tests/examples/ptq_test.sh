@@ -45,13 +45,32 @@ PYTHON
 for arm in "--critic C --bank --lambda 0.2" "--critic A --mapping gap" "--mapping linear --negatives none" "--lambda-rec 0 --negatives pred,sim:0.9 --reweight"; do
   check "arm $arm" ptq "${few[@]}" --clcalib $arm --no-deploy --out arm
 done
-check 'direct objectives' ptq "${few[@]}" --direct cosine --no-deploy --out arm
+for direct in cosine kl mse; do
+  check "direct objective $direct" ptq "${few[@]}" --direct $direct --no-deploy --out arm
+done
 check 'equalisation, bias correction and a search of the scales' ptq "${few[@]}" --method rtn --equalise --bias-correction --evolve 1 --explain 10 --out extras
 check 'explained layer by layer' python3 -c 'import json; assert any(l["name"] == "layer1.0.conv1" and l["seconds"] > 0 for l in json.load(open("extras/result.json"))["layers"])'
 check 'run in integers' [ "$(figure extras/result.json agreement.codes_mismatched)" = 0 ]
-check 'corrected features are kept' ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --no-deploy --out arm
-check 'and used again' ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --wbits 2 --no-deploy --out arm
-check 'calibration pictures of the test set are not measured' ptq "${few[@]}" --calib-from-test --no-deploy --out held_out
+corrected() { ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --no-deploy --out arm "$@" >corrected.log 2>&1; }
+used() { grep -c '^corrected inputs of' corrected.log; }
+check 'corrected features are kept' corrected
+check 'made for these pictures' [ "$(used)" = 0 ]
+check 'and with other bits' corrected --wbits 2
+check 'used again' [ "$(used)" -gt 0 ]
+check 'with other pictures' corrected --calib-from-test
+check 'made anew' [ "$(used)" = 0 ]
+check 'a border that is learned, and the host without one' ptq "${few[@]}" --border --seeds 2 --wbits 2 --abits 2 --no-deploy --out border
+check 'on the same pictures end in other losses' python3 - <<'PYTHON'
+import json
+units = [json.loads(line) for line in open("border/metrics.jsonl")]
+losses = {host: [u["hard"] for u in units if u["host"] is host] for host in (True, False)}
+assert len(losses[True]) == len(losses[False]) and losses[True] != losses[False], losses
+PYTHON
+check 'calibration pictures of the test set are not measured' ptq "${few[@]}" --calib-from-test --out held_out
+check 'only the others' python3 -c "
+import json
+result = json.load(open('held_out/result.json'))
+assert result['agreement']['images'] == 256 - result['options']['calib'], result['agreement']"
 
 slow=(--calib 64 --wbits 3 --abits 3 --iterations 150)
 check 'a run in one piece' ptq "${slow[@]}" --out whole
@@ -61,6 +80,9 @@ refused 'other options for --resume' 'other options' ptq "${slow[@]}" --tau 0.2 
 check 'fewer pictures than the batch' ptq --calib 3 --iterations 12 --no-deploy --out few
 check 'one picture' ptq --calib 1 --iterations 12 --clcalib --no-deploy --out one
 refused 'a method that does not exist' 'method' ptq --method qdorp --out no
+refused 'objectives without blocks' 'they need the method' ptq --method adaround --prediction 10 --out no
+refused 'a path that drops anyway' 'cl-no-drop' ptq --method pdquant --clcalib --cl-no-drop --out no
+refused 'a cosine that is none' 'from -1 to 1' ptq --clcalib --negatives sim:abc --out no
 refused 'contrast without blocks' 'reconstructs blocks' ptq --method adaround --clcalib --out no
 refused 'negatives that do not exist' 'negatives.*same' ptq --clcalib --negatives same --out no
 refused '9 bits' '9' ptq --wbits 9 --out no

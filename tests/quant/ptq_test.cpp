@@ -106,9 +106,12 @@ TEST_CASE("T2: weights rounded to nearest: at most half a step away, channel by 
       const double step = q->to_grid()[static_cast<size_t>(c)].scale;
       // 8-bit weights are symmetric here, so that they fit the integer runtime.
       CHECK(step == doctest::Approx(bits == 8 ? std::max(high, -low) / 127 : (high - low) / 127));
-      for (int64_t i = 0; i < 45; ++i)
-        CHECK(std::abs(w.data<float>()[c * 45 + i] - y.data<float>()[c * 45 + i]) <=
-              0.5001 * step * (bits == 8 ? 1 : 2));
+      // An integer zero point moves the grid by up to half a step, which clips one end by as much.
+      for (int64_t i = 0; i < 45; ++i) {
+        const double x = w.data<float>()[c * 45 + i], away = std::abs(x - y.data<float>()[c * 45 + i]);
+        const bool at_an_end = x == high || x == low;
+        CHECK(away <= 0.5001 * step * (bits == 7 && at_an_end ? 2 : 1));
+      }
     }
   }
 }
@@ -242,7 +245,18 @@ TEST_CASE("T7: gradients of the rounding, the step, the drop and the loss, by fi
       CHECK(own[1].item() == doctest::Approx(expected[1].item()));
     }
 
-  // f32, in one pass, gives what f64 gives.
+  // f32, in one pass, gives what f64 gives: of the drop, too, with whole and broken runs of 256 elements.
+  for (const int64_t columns : {8, 53, 200}) {
+    const Array wide_x = f64({6, columns}, 3, 0.9), wide_u = f64({6, columns}, 4);
+    const Choice choice = chosen(0.5, 1, 2);
+    const auto gradients = [&](DType type) {
+      const Tensor lx = Tensor::leaf(cast(wide_x, type)), ls = Tensor::leaf(cast(step, type));
+      return grad({sum(quantize_with_drop(lx, ls, grid, choice, 4) * Tensor(cast(wide_u, type)))}, {lx, ls});
+    };
+    const Tensors narrow = gradients(DType::f32), wide = gradients(DType::f64);
+    CHECK(difference(narrow[0].value(), wide[0].value()) < 1e-6);
+    CHECK(narrow[1].item() == doctest::Approx(wide[1].item()).epsilon(1e-5));
+  }
   const Array a = random_normal({3, 5, 5, 16}, Philox(1)), b = random_normal({3, 5, 5, 16}, Philox(2));
   const Tensor la = Tensor::leaf(a), lw = Tensor::leaf(cast(a, DType::f64));
   const Tensor narrow = reconstruction_loss(la, b), wide = reconstruction_loss(lw, cast(b, DType::f64));
@@ -347,7 +361,7 @@ TEST_CASE(
     before += r.before;
     after += r.hard;
   }
-  CHECK(after <= 1.02 * before);
+  CHECK(after <= 1.005 * before);
 }
 
 TEST_CASE("rounding settles, and hardening hardly changes the loss") {
