@@ -67,12 +67,12 @@ struct UnitReport {
   std::string phase, unit;
   double seconds = 0, caching_seconds = 0, correction_seconds = 0;
   double contrastive_seconds = 0;  ///< of `seconds`: the contrastive term's forward
-  double before = 0;   ///< reconstruction loss of rounding to nearest, all quantizers on
-  double soft = 0;     ///< of soft weights at the end
-  double hard = 0;     ///< after hardening
-  double settled = 1;  ///< share of rounding variables within 0.05 of 0 or 1 before hardening
-  double flipped = 0;  ///< share of weights that are not rounded to nearest
-  double drift = 0;    ///< largest |log| of the change of a step
+  double before = 0;               ///< reconstruction loss of rounding to nearest, all quantizers on
+  double soft = 0;                 ///< of soft weights at the end
+  double hard = 0;                 ///< after hardening
+  double settled = 1;              ///< share of rounding variables within 0.05 of 0 or 1 before hardening
+  double flipped = 0;              ///< share of weights that are not rounded to nearest
+  double drift = 0;                ///< largest |log| of the change of a step
   int64_t variables = 0;
   size_t cache_bytes = 0;
   std::optional<FeatureStatistics> features = {};  ///< of the last batch, with CL-Calib
