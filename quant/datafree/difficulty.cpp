@@ -69,7 +69,8 @@ std::vector<double> gradient_density(const std::vector<double>& gradient, double
   for (const double g : gradient) {
     const double low = g - window / 2, high = g + window / 2;
     const auto inside = std::ranges::lower_bound(sorted, high) - std::ranges::upper_bound(sorted, low);
-    density.push_back(static_cast<double>(inside) / (std::min(high, 1.0) - std::max(low, 0.0)));
+    const double share = static_cast<double>(inside) / static_cast<double>(gradient.size());
+    density.push_back(share / (std::min(high, 1.0) - std::max(low, 0.0)));
   }
   return density;
 }

@@ -12,7 +12,7 @@ struct Difficulty {
   std::vector<double> entropy;  ///< of the prediction p, nats
   std::vector<double>
       gradient;  ///< GHM's gradient norm |p - y|_1 / 2: 1 - p_y for one class (Li et al., AAAI'19)
-  std::vector<double> density;  ///< GHM's GD(gradient) among these images, with windows of 0.1
+  std::vector<double> density;  ///< gradient_density() among these images
   std::vector<double> margin;   ///< largest probability minus the second
 };
 
@@ -20,7 +20,8 @@ struct Difficulty {
 /// do not fit.
 Difficulty difficulty(const Array& logits, const Array& labels);
 
-/// GHM's density: the number of values within `window` / 2, over the length of that window inside [0, 1].
+/// GHM's density: the share of values within `window` / 2, over the length of that window inside [0, 1]. The
+/// paper counts values where this has their share, so that sets of different sizes compare.
 std::vector<double> gradient_density(const std::vector<double>& gradient, double window = 0.1);
 
 /// Largest distance of the two distribution functions (Kolmogorov and Smirnov). NaN for an empty sample.

@@ -4,6 +4,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "../../autograd/ops.h"
+#include "../../autograd/recorder.h"
+#include "../../kernels/movement.h"
+#include "../../kernels/reduce.h"
 #include "../names.h"
 
 namespace stairgrad::quant::datafree {
@@ -12,17 +16,6 @@ namespace {
 constexpr Named<Arm> arms[] = {{Arm::similar, "similar"},       {Arm::arbitrary, "arbitrary"},
                                {Arm::dissimilar, "dissimilar"}, {Arm::mixed, "mixed"},
                                {Arm::one_hot, "one-hot"},       {Arm::smoothing, "smoothing"}};
-
-void check_options(const LabelOptions& o) {
-  check(o.group >= 1, "[labels] group: got ", o.group, " classes, expected at least 1");
-  check(o.hard >= 0 && o.hard <= 1, "[labels] hard: got ", o.hard, ", expected a share from 0 to 1");
-  check(o.sigma_low > 0 && o.sigma_low <= o.sigma_high, "[labels] sigma: got ", o.sigma_low, " to ",
-        o.sigma_high, ", expected 0 < low <= high");
-  check(o.dirichlet >= 0 && o.anchor >= 0, "[labels] dirichlet and anchor: got ", o.dirichlet, " and ",
-        o.anchor, ", expected them not below 0");
-  check(o.smoothing >= 0 && o.smoothing <= 1, "[labels] smoothing: got ", o.smoothing,
-        ", expected a share from 0 to 1");
-}
 
 // Shares of `group`, of which the first is the image's own class.
 std::vector<double> shares(size_t group, const LabelOptions& o, RandomSequence& draws) {
@@ -52,10 +45,27 @@ Labels Labels::slice(int64_t first, int64_t count) const {
           soft.slice(first, count)};
 }
 
+void validate(const LabelOptions& o) {
+  check(!o.group || *o.group >= 1, "[labels] group: got ", o.group.value_or(1),
+        " classes, expected at least 1");
+  check(o.hard >= 0 && o.hard <= 1, "[labels] hard: got ", o.hard, ", expected a share from 0 to 1");
+  check(o.sigma_low > 0 && o.sigma_low <= o.sigma_high, "[labels] sigma: got ", o.sigma_low, " to ",
+        o.sigma_high, ", expected 0 < low <= high");
+  check(o.dirichlet >= 0 && o.anchor >= 0, "[labels] dirichlet and anchor: got ", o.dirichlet, " and ",
+        o.anchor, ", expected them not below 0");
+  check(o.smoothing >= 0 && o.smoothing <= 1, "[labels] smoothing: got ", o.smoothing,
+        ", expected a share from 0 to 1");
+}
+
+int64_t group_size(const LabelOptions& o, int64_t classes) {
+  const int usual = classes <= 10 ? 3 : classes <= 100 ? 5 : 10;
+  return std::min<int64_t>(o.group.value_or(usual), classes);
+}
+
 std::vector<int32_t> label_group(const Array& similarity, int32_t c, const LabelOptions& o, uint64_t seed,
                                  int64_t item) {
   const int64_t classes = similarity.dim(0);
-  const auto others = static_cast<size_t>(std::min<int64_t>(o.group, classes) - 1);
+  const auto others = static_cast<size_t>(group_size(o, classes) - 1);
   std::vector<int32_t> ranked = most_similar(similarity, c), group = {c};
   if (o.arm == Arm::one_hot || o.arm == Arm::smoothing) return group;
   if (o.arm == Arm::arbitrary) {
@@ -73,7 +83,7 @@ std::vector<int32_t> label_group(const Array& similarity, int32_t c, const Label
 }
 
 Labels draw_labels(int64_t n, const Array& similarity, const LabelOptions& o, uint64_t seed, int64_t first) {
-  check_options(o);
+  validate(o);
   check(n >= 1, "[labels] got ", n, " images, expected at least 1");
   const int64_t classes = similarity.dim(0);
   Labels labels{{}, {}, Array::zeros({n, classes})};
@@ -95,6 +105,19 @@ Labels draw_labels(int64_t n, const Array& similarity, const LabelOptions& o, ui
     labels.classes.push_back(c);
     labels.hard.push_back(hard);
   }
+  return labels;
+}
+
+Labels answers(nn::Model& teacher, const Array& images) {
+  constexpr int64_t at_once = 250;
+  const NoGrad no_grad;
+  const int64_t n = images.dim(0);
+  Arrays parts;
+  for (int64_t i = 0; i < n; i += at_once)
+    parts.push_back(softmax(teacher(images.slice(i, std::min(at_once, n - i)))).value());
+  Labels labels{{}, std::vector<uint8_t>(static_cast<size_t>(n)), kernels::concat(parts, 0)};
+  const Array top = kernels::argmax(labels.soft);
+  labels.classes.assign(top.data<int32_t>(), top.data<int32_t>() + n);
   return labels;
 }
 

@@ -1,6 +1,8 @@
 // What the images to be made shall look like to the network: one class each, or several at once.
 #pragma once
 
+#include <optional>
+
 #include "similarity.h"
 
 namespace stairgrad::quant::datafree {
@@ -22,7 +24,9 @@ Arm parse_arm(const std::string& name);
 struct LabelOptions {
   Arm arm = Arm::similar;
   Similarity similarity = Similarity::dot;
-  int group = 3;  ///< classes of a hard image, its own included; at most as many as there are
+  /// Classes of a hard image, its own included; at most as many as there are. Unset: 3 of up to 10 classes,
+  /// 5 of up to 100, 10 of more.
+  std::optional<int> group = {};
   double least_similarity = -std::numeric_limits<double>::infinity();  ///< less similar ones are left out
   double hard = 0.5;                                                   ///< share of hard images
   /// Soft labels are softmax(z) with z ~ N(0, sigma^2), sigma log-uniform between these, drawn per image.
@@ -43,6 +47,11 @@ struct Labels {
   Labels slice(int64_t first, int64_t count) const;
 };
 
+/// Throws argument_error for options out of range.
+void validate(const LabelOptions& options);
+/// How many classes a hard image has, of so many that there are.
+int64_t group_size(const LabelOptions& options, int64_t classes);
+
 /// The classes of a hard image of class `c`, its own first: what the arm says. `item` numbers the image.
 std::vector<int32_t> label_group(const Array& similarity, int32_t c, const LabelOptions& options,
                                  uint64_t seed, int64_t item);
@@ -52,5 +61,9 @@ std::vector<int32_t> label_group(const Array& similarity, int32_t c, const Label
 /// of range.
 Labels draw_labels(int64_t n, const Array& similarity, const LabelOptions& options, uint64_t seed,
                    int64_t first = 0);
+
+/// Labels of images (n, h, w, c) that were made or taken without any: the answers of `teacher` in evaluation
+/// mode, softmax of its logits. No image is hard.
+Labels answers(nn::Model& teacher, const Array& images);
 
 }  // namespace stairgrad::quant::datafree

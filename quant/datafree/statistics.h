@@ -15,7 +15,8 @@ struct StatisticsOptions {
   StatisticsLaw law = StatisticsLaw::batch;
   /// Differences up to this quantile of those of Gaussian noise cost nothing (DSG's slack); 0: all cost.
   double slack = 0;
-  /// Image i counts twice in layer i % layers (DSG's layer-wise enhancement).
+  /// The differences of image i in layer i % layers are doubled before they are squared (DSG's layer-wise
+  /// enhancement).
   bool enhance = false;
 };
 

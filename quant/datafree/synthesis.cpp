@@ -35,18 +35,6 @@ class Plateau {
   int patience_, bad_ = 0;
 };
 
-void check_options(const SynthesisOptions& o) {
-  check(o.images >= 1 && o.batch >= 1 && o.iterations >= 1, "[synthesis] got ", o.images,
-        " images in batches of ", o.batch, " and ", o.iterations, " iterations, expected at least 1 of each");
-  check(o.lr > 0 && o.patience >= 0, "[synthesis] got the learning rate ", o.lr, " and the patience ",
-        o.patience, ", expected them positive");
-  check(o.focal >= 0 && o.confidence >= 0 && o.confidence <= 1, "[synthesis] got focal ", o.focal,
-        " and confidence ", o.confidence, ", expected focal >= 0 and confidence in 0 .. 1");
-  check(o.augment >= 0 && o.augment <= 1, "[synthesis] augment: got ", o.augment, ", expected a probability");
-  check(o.nearest >= 0 && o.nearest <= o.farthest, "[synthesis] margins: got ", o.nearest, " to ", o.farthest,
-        ", expected 0 <= nearest <= farthest");
-}
-
 // Entropy of each row of y, its mean: the floor of soft cross-entropy.
 double mean_entropy(const Array& y) {
   double total = 0;
@@ -229,8 +217,9 @@ struct Maker {
 
   void note(const Objective::Loss& first, const Objective::Loss& last, const Labels& labels) {
     const double floor = o.focal == 0 && o.confidence == 0 ? mean_entropy(labels.soft) : 0;
-    result.batches.push_back({first.statistics, last.statistics, o.label_weight > 0 ? last.label - floor : 0,
-                              agreement(last.logits, labels)});
+    const bool labelled = o.label_weight > 0;
+    result.batches.push_back({first.statistics, last.statistics, labelled ? last.label - floor : 0,
+                              labelled ? agreement(last.logits, labels) : 1});
   }
 
   Array by_noise(const Labels& labels, int64_t batch) {
@@ -255,13 +244,14 @@ struct Maker {
   // Trains a generator on labels as they will be asked for, then asks.
   Array by_generator(const Labels& labels, const Array& similarity) {
     const Shape image = model.input_shape();
-    Generator generator(labels.soft.dim(1), image[1], image[3]);
+    Generator generator(labels.soft.dim(1), image[1], image[3],
+                        o.classifier_embeddings ? classifier_weights(model) : Array());
     nn::initialise(generator, o.seed);
     nn::AdamW optimiser({{generator.learned(), 1, 0}}, 0.5, 0.999);
     Objective::Loss first, last;
     const auto images_for = [&](const Labels& some, uint64_t stream) {
       const Philox rng(o.seed ^ stream_of("generator noise"), stream);
-      return generator(random_normal({some.size(), Generator::noise}, rng), some.soft);
+      return generator(random_normal({some.size(), generator.noise()}, rng), some.soft);
     };
     for (int i = 0; i < o.iterations; ++i) {
       const Labels some =
@@ -301,14 +291,15 @@ struct Maker {
         parts.push_back(by_noise(labels.slice(done, std::min(o.batch, o.images - done)), done / o.batch));
       images = kernels::concat(parts, 0);
     }
-    result.set = {images, labels, to_json(o)};
+    result.set = {images, o.label_weight > 0 ? labels : answers(model, images), to_json(o)};
     return std::move(result);
   }
 
   void warn(const Array& similarity) {
-    const int64_t smallest = o.images % o.batch ? o.images % o.batch : o.batch;
-    if (o.statistics.law == StatisticsLaw::batch && o.statistics_weight > 0 && smallest < 16 &&
-        o.method == Method::noise)
+    // The generator learns from whole batches only.
+    const int64_t whole = std::min(o.batch, o.images), rest = o.images % o.batch;
+    const int64_t smallest = o.method == Method::noise && rest > 0 ? rest : whole;
+    if (o.statistics.law == StatisticsLaw::batch && o.statistics_weight > 0 && smallest < 16)
       result.warnings.push_back(text("small batch: statistics are those of ", smallest,
                                      " images, too few to match; make batches of 16 or more"));
     if (similarity.dim(0) == 1)
@@ -328,12 +319,27 @@ struct Maker {
 
 }  // namespace
 
+void validate(const SynthesisOptions& o) {
+  validate(o.labels);
+  check(o.images >= 1 && o.batch >= 1 && o.iterations >= 1, "[synthesis] got ", o.images,
+        " images in batches of ", o.batch, " and ", o.iterations, " iterations, expected at least 1 of each");
+  check(o.lr > 0 && o.patience >= 0, "[synthesis] got the learning rate ", o.lr, " and the patience ",
+        o.patience, ", expected them positive");
+  check(o.focal >= 0 && o.confidence >= 0 && o.confidence <= 1, "[synthesis] got focal ", o.focal,
+        " and confidence ", o.confidence, ", expected focal >= 0 and confidence in 0 .. 1");
+  check(o.augment >= 0 && o.augment <= 1, "[synthesis] augment: got ", o.augment, ", expected a probability");
+  check(o.nearest >= 0 && o.nearest <= o.farthest, "[synthesis] margins: got ", o.nearest, " to ", o.farthest,
+        ", expected 0 <= nearest <= farthest");
+}
+
 Synthesis synthesise(nn::Model& model, const SynthesisOptions& options, const PixelScale& scale,
                      const SynthesisProgress& progress) {
-  check_options(options);
+  validate(options);
   const nn::Evaluation evaluation(model);
   const RecordingScope tape(Recording::tape);
-  return Maker{model, options, scale, progress}.run();
+  SynthesisOptions resolved = options;
+  resolved.labels.group = static_cast<int>(group_size(options.labels, classifier_weights(model).dim(0)));
+  return Maker{model, resolved, scale, progress}.run();
 }
 
 SynthesisOptions synthesis_preset(const std::string& name) {
@@ -359,6 +365,7 @@ SynthesisOptions synthesis_preset(const std::string& name) {
     o.labels.arm = Arm::arbitrary;
     o.labels.group = 2;
     o.labels.hard = 0.4;
+    o.classifier_embeddings = true;
     o.labels.sigma_low = o.labels.sigma_high = 1;
     return o;
   }
@@ -391,7 +398,7 @@ std::string to_json(const SynthesisOptions& o) {
                      {"labels",
                       {{"arm", to_string(l.arm)},
                        {"similarity", to_string(l.similarity)},
-                       {"group", l.group},
+                       {"from", o.label_weight > 0 ? "drawn" : "teacher"},
                        {"hard", l.hard},
                        {"sigma", {l.sigma_low, l.sigma_high}},
                        {"dirichlet", l.dirichlet},
@@ -410,6 +417,7 @@ std::string to_json(const SynthesisOptions& o) {
                      {"confidence", o.confidence},
                      {"margins", {o.nearest, o.farthest}},
                      {"augment", o.augment},
+                     {"classifier_embeddings", o.classifier_embeddings},
                      {"entropy_target", o.entropy_target},
                      {"clamp", o.clamp},
                      {"images", o.images},
@@ -419,6 +427,7 @@ std::string to_json(const SynthesisOptions& o) {
                      {"patience", o.patience},
                      {"dtype", std::string(name_of(o.dtype))},
                      {"seed", o.seed}};
+  if (l.group) json["labels"]["group"] = *l.group;
   if (std::isfinite(l.least_similarity)) json["labels"]["least_similarity"] = l.least_similarity;
   return json.dump(2) + "\n";
 }

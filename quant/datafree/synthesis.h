@@ -29,6 +29,8 @@ struct SynthesisOptions {
   /// Cosine distance of features to the mean of their class among earlier batches stays between these
   /// (IntraQ); 0, 0: no such term.
   double nearest = 0, farthest = 0;
+  bool classifier_embeddings =
+      false;                   ///< of the generator: classes start as the classifier's weights (Qimera)
   double augment = 0;          ///< probability of crop_and_flip() in a step
   double total_variation = 0;  ///< weight
   double entropy_target = 0, entropy_weight = 0;
@@ -47,11 +49,15 @@ struct SynthesisOptions {
 SynthesisOptions synthesis_preset(const std::string& name);
 std::vector<std::string> synthesis_presets();
 
+/// Throws argument_error for options out of range.
+void validate(const SynthesisOptions& options);
+
 /// What became of a batch.
 struct SynthesisNote {
   double first_statistics = 0, statistics = 0;  ///< loss at the start and at the end
   double label_loss = 0;                        ///< at the end, above the entropy of the labels
-  double agreement = 0;                         ///< share of images whose class the network names
+  /// Share of images whose class the network names; 1 without a label loss, as then it has given the class.
+  double agreement = 0;
 };
 
 struct Synthesis {
@@ -63,7 +69,8 @@ struct Synthesis {
 /// Called after each step: which batch, which of its iterations, the loss. May throw to stop.
 using SynthesisProgress = std::function<void(int64_t batch, int iteration, double loss)>;
 
-/// Makes images with a trained network, which is put into evaluation mode and not changed. Depends on (model,
+/// Makes images with a trained network, which is put into evaluation mode and not changed. Images that no
+/// label has shaped (label_weight 0) are labelled by the network's answers. Depends on (model,
 /// options, scale) alone. Throws argument_error for options out of range and for a model without batch norms
 /// that shall match statistics, numeric_error where the loss is not finite.
 Synthesis synthesise(nn::Model& model, const SynthesisOptions& options, const PixelScale& scale,

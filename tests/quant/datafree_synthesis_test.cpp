@@ -1,6 +1,7 @@
 // Images out of a network: labels, statistics, synthesis, meters.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include "../../nn/optimiser.h"
 #include "../../quant/datafree/augment.h"
 #include "../../quant/datafree/difficulty.h"
+#include "../../quant/datafree/generator.h"
 #include "../../quant/datafree/synthesis.h"
 #include "../../quant/moments.h"
 #include "../folder.h"
@@ -89,9 +91,10 @@ TEST_CASE("similar classes are found by dot product, cosine and centred cosine")
   const Array dead = class_similarity(Array::zeros({3, 2}), Similarity::cosine);
   CHECK(dead.data<double>()[0] == 0);
   CHECK(most_similar(dead, 1) == std::vector<int32_t>{0, 2});
-  CHECK_THROWS_WITH_AS(parse_similarity("cosinus"),
-                       "[similarity] got 'cosinus'; did you mean 'cosine'? Expected one of: dot cosine centred",
-                       argument_error);
+  CHECK_THROWS_WITH_AS(
+      parse_similarity("cosinus"),
+      "[similarity] got 'cosinus'; did you mean 'cosine'? Expected one of: dot cosine centred",
+      argument_error);
 }
 
 TEST_CASE("groups of classes follow the arm") {
@@ -185,6 +188,15 @@ TEST_CASE(
   CHECK_THROWS_AS(draw_labels(4, similarity, {.group = 0}, 3), argument_error);
 }
 
+TEST_CASE("the group of a hard image is 3 of 10 classes, 5 of 100, 10 of more, or what is said") {
+  for (const auto& [classes, size] : {std::pair{2, 2}, {10, 3}, {100, 5}, {101, 10}})
+    CHECK(group_size({}, classes) == size);
+  CHECK(group_size({.group = 7}, 100) == 7);
+  CHECK(group_size({.group = 7}, 5) == 5);
+  const Array s = class_similarity(random_normal({100, 20}, Philox(2)), Similarity::dot);
+  CHECK(label_group(s, 3, {}, 1, 0).size() == 5);
+}
+
 TEST_CASE("T15: batch moments and their gradient, to the second order") {
   const auto f = [](const Tensors& t) {
     const Moments m = batch_moments(t[0]);
@@ -201,9 +213,16 @@ TEST_CASE("T15: batch moments and their gradient, to the second order") {
 TEST_CASE(
     "T15: the loss on statistics is zero on the statistics themselves, and its gradient reaches the pixels") {
   for (const StatisticsLaw law : {StatisticsLaw::batch, StatisticsLaw::image}) {
+    CAPTURE(static_cast<int>(law));
+    const bool batch = law == StatisticsLaw::batch;
     const auto model = toy(true, 2, DType::f64);
-    const Array images =
-        random_normal({law == StatisticsLaw::batch ? 5 : 1, 8, 8, 3}, Philox(4), 1, DType::f64);
+    Array images = random_normal({batch ? 5 : 1, 8, 8, 3}, Philox(4), 1, DType::f64);
+    if (!batch) {  // the input counts, too: its mean is 0 and its deviation 1, but for the floor of 1e-6
+      const Moments m = image_moments(images);
+      images =
+          ((Tensor(images) - reshape(m.mean, {1, 1, 1, 3})) / sqrt(reshape(m.var, {1, 1, 1, 3}) / (1 - 1e-6)))
+              .value();
+    }
     StatisticsLoss loss(*model, {.law = law});
     const auto forward = [&](const Tensor& x) { return (*model)(x); };
     const auto value = [&](const Tensors& t) {
@@ -212,16 +231,16 @@ TEST_CASE(
     };
     CHECK(value({images}).item() > 0.01);
     CHECK(gradcheck(value, {Tensor(images)}).error < 1e-5);
-    if (law == StatisticsLaw::image) continue;
     // Layer by layer, since changing one changes what the next one sees.
     for (int layer = 0; layer < 2; ++layer) {
       BatchNormInputs inputs(*model);
       const NoGrad no_grad;
       (*model)(images);
-      const Moments m = batch_moments(inputs.seen()[static_cast<size_t>(layer)].x);
+      const Tensor x = inputs.seen()[static_cast<size_t>(layer)].x;
+      const Moments m = batch ? batch_moments(x) : image_moments(x);
       auto* norm = const_cast<nn::BatchNorm2d*>(inputs.seen()[static_cast<size_t>(layer)].norm);
-      norm->running_mean.assign(m.mean.value());
-      norm->running_var.assign(m.var.value());
+      norm->running_mean.assign(m.mean.value().reshape(norm->running_mean.shape()));
+      norm->running_var.assign(m.var.value().reshape(norm->running_var.shape()));
     }
     StatisticsLoss again(*model, {.law = law});
     again.run(forward, images);
@@ -281,6 +300,57 @@ TEST_CASE("T16: synthesis makes a class probable and lowers the loss on statisti
   CHECK(made.warnings.empty());
 }
 
+TEST_CASE("images that no label has shaped are labelled by the network; others keep what was asked for") {
+  const auto model = toy(true, 3);
+  for (const std::string& name : synthesis_presets()) {
+    CAPTURE(name);
+    SynthesisOptions options = synthesis_preset(name);
+    options.images = options.batch = 24;
+    options.iterations = 2;
+    const ImageSet set = synthesise(*model, options, {}).set;
+    const Labels own = answers(*model, set.images);
+    const bool unlabelled = name == "zeroq" || name == "dsg";
+    CHECK((own.soft.to_vector() == set.labels.soft.to_vector()) == unlabelled);
+    CHECK((set.recipe.find("\"from\": \"teacher\"") != std::string::npos) == unlabelled);
+    if (unlabelled) {
+      CHECK(set.labels.classes == own.classes);
+      CHECK(std::ranges::count(set.labels.hard, 1) == 0);
+    } else {
+      for (size_t i = 0; i < 24; ++i) CHECK(set.labels.classes[i] == static_cast<int32_t>(i % 3));
+    }
+  }
+  // Answers are those of the network: soft, of the class that it names, whatever the batch.
+  const Array images = random_normal({300, 8, 8, 3}, Philox(8));
+  const Labels labels = answers(*model, images);
+  const NoGrad no_grad;
+  const Array expected = softmax((*model)(images)).value();
+  for (int64_t i = 0; i < expected.size(); ++i)
+    CHECK(labels.soft.data<float>()[i] == doctest::Approx(expected.data<float>()[i]).epsilon(1e-5));
+  CHECK(labels.classes[299] == kernels::argmax(expected).data<int32_t>()[299]);
+}
+
+TEST_CASE("Qimera's generator starts from the classifier's weights, GDFQ's at random") {
+  const Array weights = random_normal({5, 12}, Philox(3));
+  Generator of_classes(5, 8, 3, weights), random(5, 8, 3);
+  for (Generator* g : {&of_classes, &random}) nn::initialise(*g, 1);
+  CHECK(of_classes.state().at("embedding").to_vector() == weights.to_vector());
+  CHECK(of_classes.noise() == 12);
+  CHECK(random.noise() == 100);
+  // The scale of the weights is none of the image's: rows are normalised.
+  Array larger = weights.clone();
+  for (int64_t i = 0; i < larger.size(); ++i) larger.data<float>()[i] *= 7;
+  Generator scaled(5, 8, 3, larger);
+  nn::initialise(scaled, 1);
+  const Array labels = kernels::one_hot(Array::of<int32_t>({0, 3}), 5), silence = Array::zeros({2, 12});
+  const Array a = of_classes(silence, labels).value(), b = scaled(silence, labels).value();
+  for (int64_t i = 0; i < a.size(); ++i)
+    CHECK(a.data<float>()[i] == doctest::Approx(b.data<float>()[i]).epsilon(1e-3));
+  CHECK(of_classes.learned().size() == random.learned().size() + 2);
+  CHECK(synthesis_preset("qimera").classifier_embeddings);
+  CHECK_FALSE(synthesis_preset("gdfq").classifier_embeddings);
+  CHECK_THROWS_WITH_AS(Generator(4, 8, 3, weights), doctest::Contains("a row for each"), argument_error);
+}
+
 TEST_CASE("every preset makes finite images that depend on the seed alone") {
   const auto model = toy(true, 3);
   for (const std::string& name : synthesis_presets()) {
@@ -318,6 +388,17 @@ TEST_CASE("synthesis: clamped pixels, wrong options, few images, one class, no b
   for (const double x : one.set.images.to_vector()) CHECK(std::isfinite(x));
   CHECK_THROWS_WITH_AS(synthesise(*toy(false), o, scale), doctest::Contains("no batch norms"),
                        argument_error);
+  for (const char* name : {"gdfq", "qimera"}) {  // generators learn from batches alike
+    SynthesisOptions generator = synthesis_preset(name);
+    generator.images = 1;
+    generator.iterations = 2;
+    const Synthesis alone = synthesise(*toy(true, 2), generator, scale);
+    REQUIRE(alone.warnings.size() == 1);
+    CHECK(alone.warnings[0].starts_with("small batch: statistics are those of 1"));
+    for (const double x : alone.set.images.to_vector()) CHECK(std::isfinite(x));
+    generator.images = 130;  // a rest of 2 is drawn, not learned from
+    CHECK(synthesise(*toy(true, 2), generator, scale).warnings.empty());
+  }
   o.statistics_weight = 0;
   CHECK(synthesise(*toy(false), o, scale).warnings[0].starts_with("no statistics"));
   o.iterations = 0;
@@ -373,8 +454,9 @@ TEST_CASE("meters of difficulty have the values of their definitions") {
   CHECK(d.margin[1] == doctest::Approx(0).epsilon(1e-6));
   // Three values within a window, one alone; the window is cut at 1.
   const std::vector<double> density = gradient_density({0.50, 0.52, 0.48, 1.0});
-  CHECK(density[0] == doctest::Approx(30));
-  CHECK(density[3] == doctest::Approx(20));
+  CHECK(density[0] == doctest::Approx(7.5));
+  CHECK(density[3] == doctest::Approx(5));
+  CHECK(gradient_density({0.50, 0.52, 0.48, 1.0, 0.50, 0.52, 0.48, 1.0})[0] == doctest::Approx(7.5));
   CHECK(largest_distance({0, 1}, {0, 1}) == 0);
   CHECK(largest_distance({0, 1}, {2, 3}) == 1);
   CHECK(mean_distance({0, 1}, {2, 3}) == doctest::Approx(2));
