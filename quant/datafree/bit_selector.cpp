@@ -23,7 +23,6 @@ BitSelector::BitSelector(SelectorType type, int64_t channels, int64_t sites, int
     : type_(type),
       sites_(sites),
       candidates_(candidates),
-      start_highest_(options.start_highest),
       preference_(type == SelectorType::offset ? add_parameter("preference", {sites * candidates}) : none) {
   check(channels >= 1 && sites >= 1 && candidates >= 1 && options.hidden >= 1, "[selector] got ", channels,
         " channels, ", sites, " sites, ", candidates, " candidates and ", options.hidden,
@@ -52,11 +51,10 @@ std::shared_ptr<nn::Linear> BitSelector::add_linear(const std::string& name, int
   return linear;
 }
 
-void BitSelector::start(uint64_t seed) {
+void BitSelector::start(uint64_t seed, int64_t first) {
   nn::initialise(*this, seed);
   Array weight = choose_->weight.value(), bias = choose_->bias.value();
   weight.assign(random_normal(weight.shape(), Philox(seed, stream_of("choose")), 0.01));
-  const int64_t first = start_highest_ ? candidates_ - 1 : candidates_ / 2;
   for (int64_t i = 0; i < bias.size(); ++i) bias.data<float>()[i] = i % candidates_ == first ? 1 : 0;
   bias.bump_version();
 }

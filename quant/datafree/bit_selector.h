@@ -18,7 +18,7 @@ SelectorType parse_selector_type(const std::string& name);
 
 struct SelectorOptions {
   int64_t hidden = 16;         ///< of types image and offset
-  bool start_highest = false;  ///< else the middle candidate is the first choice
+  bool start_highest = false;  ///< the first choice; else it is the target's bits
 };
 
 /// Mean and deviation of each channel -> [fully connected, ReLU ->] fully connected -> a logit for each site
@@ -29,8 +29,8 @@ class BitSelector : public nn::Module {
  public:
   BitSelector(SelectorType type, int64_t channels, int64_t sites, int64_t candidates,
               const SelectorOptions& options);
-  /// Draws initial weights, small ones at the end, so that its biases decide at first.
-  void start(uint64_t seed);
+  /// Draws initial weights, small ones at the end, so that its biases decide at first: for candidate `first`.
+  void start(uint64_t seed, int64_t first);
 
   /// Features (n, h, w, channels), to which no gradient flows -> logits (n, sites * candidates).
   Tensor operator()(const Tensor& features);
@@ -43,7 +43,6 @@ class BitSelector : public nn::Module {
 
   SelectorType type_;
   int64_t sites_, candidates_;
-  bool start_highest_;
   std::shared_ptr<nn::Linear> hidden_, choose_;
   const Tensor& preference_;  // type offset: (sites * candidates)
 };

@@ -16,6 +16,18 @@ namespace {
 
 constexpr double selector_bits = 8;
 
+// True while it lives.
+class Raised {
+ public:
+  explicit Raised(bool& flag) : flag_(flag) { flag_ = true; }
+  ~Raised() { flag_ = false; }
+  Raised(const Raised&) = delete;
+  Raised& operator=(const Raised&) = delete;
+
+ private:
+  bool& flag_;
+};
+
 void check_options(const nn::Model& model, const DynamicOptions& o) {
   const std::vector<int>& c = o.candidates;
   check(!c.empty() && std::ranges::is_sorted(c) && std::ranges::adjacent_find(c) == c.end() &&
@@ -169,7 +181,9 @@ std::shared_ptr<DynamicBits> attach_dynamic_bits(nn::Model& model, Sites& sites,
                                                                       count, candidates, options.selector)));
   }
 
-  for (const auto& selector : dynamic->selectors_) selector->start(options.seed);
+  const int64_t first =
+      options.selector.start_highest ? candidates - 1 : static_cast<int64_t>(dynamic->target_candidate());
+  for (const auto& selector : dynamic->selectors_) selector->start(options.seed, first);
   for (const LayerCost& cost : structure.layers) {
     const LayerPolicy& own = sites.policy().layers.at(cost.name);
     if (!chosen.count(cost.name))
@@ -255,7 +269,7 @@ Tensor DynamicBits::forward(const Tensor& images, Tensors* maps) {
   site_gates_.clear();
   site_probabilities_.clear();
   gates_ = {};
-  running_ = true;
+  const Raised running(running_);
   Tensor x = images;
   for (size_t block = 0; block < model_.head(); ++block) {
     x = model_.forward(x, block, block + 1);
@@ -264,7 +278,6 @@ Tensor DynamicBits::forward(const Tensor& images, Tensors* maps) {
     if (maps) maps->push_back(x);
   }
   const Tensor logits = model_.forward(x, model_.head(), model_.blocks().size());
-  running_ = false;
   if (recording() == Recording::trace) return logits;
   if (options_.type == SelectorType::layer) gates_ = concat(site_gates_, 1);
   probabilities_ = site_probabilities_.empty() ? Tensor() : concat(site_probabilities_, 1);

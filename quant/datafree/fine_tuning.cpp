@@ -2,8 +2,10 @@
 
 #include <zlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
@@ -16,25 +18,6 @@ namespace stairgrad::quant::datafree {
 namespace {
 
 constexpr Named<Protocol> protocols[] = {{Protocol::family, "family"}, {Protocol::folded, "folded"}};
-
-void check_options(const FineTuningOptions& o) {
-  check(o.epochs >= 0 && o.steps >= 1 && o.batch >= 1 && o.calibration >= 1, "[fine_tuning] got ", o.epochs,
-        " epochs of ", o.steps, " steps of ", o.batch, " images after ", o.calibration,
-        " batches of calibration, expected at least 1 of each (0 epochs only calibrate)");
-  check(o.lr >= 0 && o.temperature > 0 && o.selector_lr >= 0, "[fine_tuning] got lr ", o.lr, ", temperature ",
-        o.temperature, " and selector_lr ", o.selector_lr, ", expected them not below 0");
-  check(o.perturbation >= 0, "[fine_tuning] perturbation: got ", o.perturbation, ", expected it not below 0");
-  check(o.target > 0, "[fine_tuning] target: got the cost ", o.target, ", expected it above 0");
-  check(o.warm_up >= 0 && o.warm_up < 1, "[fine_tuning] warm_up: got ", o.warm_up,
-        ", expected a share below 1");
-}
-
-void check_target(const DynamicBits& dynamic, double target) {
-  const double least = dynamic.least_cost();
-  check(target >= least, "[fine_tuning] the target of ", target, " times the BOPs of ",
-        dynamic.options().target, " bits is out of reach: with the lowest candidates everywhere it is ",
-        least, "; raise the target or add lower candidates");
-}
 
 // The maps between the blocks of a model, and its logits.
 Tensor run(nn::Model& model, DynamicBits* dynamic, const Tensor& images, Tensors* maps) {
@@ -50,13 +33,24 @@ Tensor run(nn::Model& model, DynamicBits* dynamic, const Tensor& images, Tensors
 // Random batches of a set; each a function of (seed, step).
 class Batches {
  public:
-  Batches(const ImageSet& set, const FineTuningOptions& o) : set_(set), o_(o) {}
+  Batches(const ImageSet& set, const FineTuningOptions& o)
+      : set_(set),
+        o_(o),
+        mixup_(o.mixup == Mixup::easy && !std::ranges::count(set.labels.hard, 1) ? Mixup::off : o.mixup) {}
 
   struct Batch {
     Array images, labels;
     std::vector<uint8_t> hard;
   };
   Batch operator()(uint64_t step) const {
+    Batch batch = plain(step);
+    const Philox mixing(o_.seed ^ stream_of("mixup"), step);
+    const MixedImages mixed =
+        mix_images(batch.images, batch.labels, batch.hard, mixup_, o_.mixup_alpha, mixing);
+    return {mixed.images, mixed.labels, batch.hard};
+  }
+  // Before the mixing, whose images have other statistics than those that will come.
+  Batch plain(uint64_t step) const {
     const Philox rng(o_.seed ^ stream_of("batches"), step);
     const int64_t n = std::min(o_.batch, set_.size());
     std::vector<int32_t> index;
@@ -70,14 +64,13 @@ class Batches {
     batch.labels = kernels::index_select(set_.labels.soft, 0, Array::of(index));
     if (o_.augment)
       batch.images = crop_and_flip_each(batch.images, Philox(o_.seed ^ stream_of("fine-tuning crops"), step));
-    const Philox mixing(o_.seed ^ stream_of("mixup"), step);
-    MixedImages mixed = mix_images(batch.images, batch.labels, batch.hard, o_.mixup, o_.mixup_alpha, mixing);
-    return {mixed.images, mixed.labels, batch.hard};
+    return batch;
   }
 
  private:
   const ImageSet& set_;
   const FineTuningOptions& o_;
+  Mixup mixup_;
 };
 
 // Weights decay; biases and batch norms do not; the selector has an optimiser of its own.
@@ -140,6 +133,7 @@ class Tuning {
       if (dynamic_) {
         dynamic_->choosing = Choosing::hard;
         dynamic_->train_selectors(false);
+        note_.deployed_cost = mean_cost(*dynamic_, deployed_choices(*dynamic_, set_));
       }
       if (hooks_.after_epoch) hooks_.after_epoch(note_);
       if (hooks_.checkpoint) hooks_.checkpoint(snapshot(epoch + 1));
@@ -157,7 +151,7 @@ class Tuning {
     }
     for (int i = 0; i < o_.calibration; ++i) {
       if (dynamic_) dynamic_->rng = Philox(o_.seed ^ stream_of("calibration bits"), static_cast<uint64_t>(i));
-      datafree::run(student_, dynamic_, batches_((uint64_t{1} << 40) + static_cast<uint64_t>(i)).images,
+      datafree::run(student_, dynamic_, batches_.plain((uint64_t{1} << 40) + static_cast<uint64_t>(i)).images,
                     nullptr);
       if (dynamic_ && i % 10 == 0) prepare_selector(static_cast<uint64_t>(i));
       if (hooks_.progress) hooks_.progress(o_.batch);
@@ -172,7 +166,7 @@ class Tuning {
   // Random bits do not ask the selector, whose own quantizers need ranges, too.
   void prepare_selector(uint64_t step) {
     dynamic_->choosing = Choosing::hard;
-    datafree::run(student_, dynamic_, batches_((uint64_t{1} << 41) + step).images, nullptr);
+    datafree::run(student_, dynamic_, batches_.plain((uint64_t{1} << 41) + step).images, nullptr);
     dynamic_->choosing = Choosing::random;
   }
 
@@ -276,7 +270,6 @@ class Tuning {
     if (o_.kd > 0) add(distillation(logits, expected, o_.temperature, o_.reduction), o_.kd, note_.kd);
     if (o_.ce > 0) add(soft_cross_entropy(logits, labels), o_.ce, note_.ce);
     if (o_.features > 0) add(feature_alignment(maps, expected_maps), o_.features, note_.features);
-    check(loss.defined(), "[fine_tuning] all weights of the loss are 0, expected one above");
     return loss;
   }
 
@@ -317,9 +310,35 @@ class Tuning {
 
 }  // namespace
 
+void validate(const FineTuningOptions& o) {
+  check(o.epochs >= 0 && o.steps >= 1 && o.batch >= 1 && o.calibration >= 1, "[fine_tuning] got ", o.epochs,
+        " epochs of ", o.steps, " steps of ", o.batch, " images after ", o.calibration,
+        " batches of calibration, expected at least 1 of each (0 epochs only calibrate)");
+  check(o.lr >= 0 && o.selector_lr >= 0, "[fine_tuning] got lr ", o.lr, " and selector_lr ", o.selector_lr,
+        ", expected them not below 0");
+  check(o.temperature > 0 && o.temperature_start > 0 && o.temperature_end > 0,
+        "[fine_tuning] got the temperature ", o.temperature, " of the distillation and ", o.temperature_start,
+        " to ", o.temperature_end, " of Gumbel noise, expected them above 0");
+  check(o.kd >= 0 && o.ce >= 0 && o.features >= 0 && o.kd + o.ce + o.features > 0,
+        "[fine_tuning] got the weights kd ", o.kd, ", ce ", o.ce, " and features ", o.features,
+        ", expected none below 0 and one above: or there is nothing to learn");
+  check(o.mixup_alpha > 0, "[fine_tuning] mixup_alpha: got ", o.mixup_alpha, ", expected it above 0");
+  check(o.perturbation >= 0, "[fine_tuning] perturbation: got ", o.perturbation, ", expected it not below 0");
+  check(o.target > 0, "[fine_tuning] target: got the cost ", o.target, ", expected it above 0");
+  check(o.warm_up >= 0 && o.warm_up < 1, "[fine_tuning] warm_up: got ", o.warm_up,
+        ", expected a share below 1");
+}
+
+void check_target(const DynamicBits& dynamic, double target) {
+  const double least = dynamic.least_cost();
+  check(target >= least, "[fine_tuning] the target of ", target, " times the BOPs of ",
+        dynamic.options().target, " bits is out of reach: with the lowest candidates everywhere it is ",
+        least, "; raise the target or add lower candidates");
+}
+
 void fine_tune(nn::Model& student, Sites& sites, DynamicBits* dynamic, nn::Model& teacher,
                const ImageSet& set, const FineTuningOptions& options, const FineTuningHooks& hooks) {
-  check_options(options);
+  validate(options);
   check(set.size() >= 1, "[fine_tuning] the set has no images");
   if (dynamic) check_target(*dynamic, options.target);
   const RecordingScope tape(Recording::tape);
@@ -370,7 +389,39 @@ std::vector<double> choice_entropy(const Array& choices, int64_t candidates) {
   return entropy;
 }
 
-std::optional<std::string> collapse(const Array& choices, int64_t candidates) {
+Array deployed_choices(DynamicBits& dynamic, const ImageSet& set) {
+  constexpr int64_t most = 512, at_once = 128;
+  const NoGrad no_grad;
+  const Choosing before = std::exchange(dynamic.choosing, Choosing::hard);
+  const int64_t n = std::min(most, set.size());
+  Arrays parts;
+  for (int64_t i = 0; i < n; i += at_once) {
+    dynamic.forward(set.images.slice(i, std::min(at_once, n - i)));
+    parts.push_back(dynamic.last_choices());
+  }
+  dynamic.choosing = before;
+  return kernels::concat(parts, 0);
+}
+
+double mean_cost(const DynamicBits& dynamic, const Array& choices) {
+  const int64_t n = choices.dim(0), sites = choices.dim(1);
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint8_t* row = choices.data<uint8_t>() + i * sites;
+    total += dynamic.cost_of({row, row + sites});
+  }
+  return total / static_cast<double>(n);
+}
+
+std::optional<std::string> missed_target(double cost, double target) {
+  if (std::abs(cost - target) <= target_tolerance * target) return {};
+  return text("target missed: the selector's choices cost ", cost, " times the target's bits, where ", target,
+              " was asked for; ",
+              cost > target ? "raise the weight of the budget, the selector's learning rate or the epochs"
+                            : "the law `distance` pulls up, too");
+}
+
+std::optional<std::string> collapse(const Array& choices, int64_t candidates, const std::string& kind) {
   const int64_t n = choices.dim(0), sites = choices.dim(1);
   bool differ = false;
   for (int64_t i = sites; i < n * sites && !differ; ++i)
@@ -378,10 +429,9 @@ std::optional<std::string> collapse(const Array& choices, int64_t candidates) {
   double largest = 0;
   for (const double h : choice_entropy(choices, candidates)) largest = std::max(largest, h);
   if (candidates < 2 || n < 2 || (differ && largest >= 0.1)) return {};
-  return text(
-      "collapsed selector: ", differ ? "almost all" : "all", " of ", n,
-      " images get the same bits in every layer; raise the weight of the entropy guard, the warm-up or the ",
-      "temperature, or move the target");
+  return text("collapsed selector: ", differ ? "almost all" : "all", " of ", n, ' ', kind,
+              " get the same bits in every layer; raise the weight of the entropy guard, the warm-up or the ",
+              "temperature, or move the target");
 }
 
 std::string to_string(Protocol protocol) { return name_in(protocols, protocol); }

@@ -30,6 +30,8 @@ struct FineTuningOptions {
       {};  ///< shares of the steps at which lr falls to a tenth; none: along a cosine
   double temperature = 20, kd = 20, ce = 1, features = 0;
   KlReduction reduction = KlReduction::batchmean;
+  /// Easy images are those that stand beside hard ones: of a set without hard images `easy` mixes none.
+  /// Ranges are calibrated on images as they are.
   Mixup mixup = Mixup::easy;
   double mixup_alpha = 1;
   bool augment = true;      ///< crop_and_flip_each()
@@ -50,12 +52,17 @@ struct FineTuningOptions {
 /// the names for another one.
 FineTuningOptions fine_tuning_preset(const std::string& name);
 std::vector<std::string> fine_tuning_presets();
+/// Throws argument_error for options out of range.
+void validate(const FineTuningOptions& options);
+/// Throws argument_error for a mean cost that no choice of bits is as low as.
+void check_target(const DynamicBits& dynamic, double target);
 
 /// Means over an epoch.
 struct EpochNote {
   int epoch = 0;
   double loss = 0, kd = 0, ce = 0, features = 0;  ///< the parts: on the images as they are
-  double budget = 0, cost = 0;  ///< of the selector: loss, and mean relative BOPs
+  double budget = 0, cost = 0;  ///< of the selector: loss, and mean relative BOPs as it was trained
+  double deployed_cost = 0;     ///< and of its most probable choices, after the epoch: deployed_choices()
   double bits = 0,
          bit_entropy = 0;  ///< mean bits of the sites; entropy of their histogram, nats, mean over sites
   double selector_gradient = 0;  ///< length of the gradient that reaches the selector
@@ -79,9 +86,19 @@ struct FineTuningHooks {
 void fine_tune(nn::Model& student, Sites& sites, DynamicBits* dynamic, nn::Model& teacher,
                const ImageSet& set, const FineTuningOptions& options, const FineTuningHooks& hooks = {});
 
+/// (n, sites) u8: what the selector chooses for images of the set, the first 512 at most, when it runs
+/// without noise. Moves nothing.
+Array deployed_choices(DynamicBits& dynamic, const ImageSet& set);
+/// Mean relative BOPs of choices (n, sites).
+double mean_cost(const DynamicBits& dynamic, const Array& choices);
+
+/// A sentence if a mean cost misses its target by more than target_tolerance of it, to either side.
+std::optional<std::string> missed_target(double cost, double target);
+constexpr double target_tolerance = 0.02;
 /// A sentence if the choices (n, sites) u8 of a selector are almost the same for all images: the entropy of
-/// every site's histogram is below 0.1 nat, or no two images differ.
-std::optional<std::string> collapse(const Array& choices, int64_t candidates);
+/// every site's histogram is below 0.1 nat, or no two images differ. `kind` says which images they are.
+std::optional<std::string> collapse(const Array& choices, int64_t candidates,
+                                    const std::string& kind = "images");
 /// Entropy of the histogram of each site, nats.
 std::vector<double> choice_entropy(const Array& choices, int64_t candidates);
 

@@ -69,6 +69,43 @@ TEST_CASE("T14: mixing two one-hot labels leaves two classes or one, and hard im
   CHECK_THROWS_AS(mix_images(images, labels, {1}, Mixup::all, 1, Philox(4)), argument_error);
 }
 
+TEST_CASE("easy images are mixed where hard ones stand beside them; ranges see images as they are") {
+  const auto outcome = [](Mixup mixup, bool hard, int epochs) {
+    ImageSet set = random_set(48);
+    if (!hard) set.labels.hard.assign(48, 0);
+    const auto teacher = network(), student = network();
+    const auto sites =
+        attach_sites(*student, protocol_policy(*student, Protocol::family, 3, 3, "ste", Skip::shared));
+    FineTuningOptions o{.calibration = 3, .epochs = epochs, .steps = 2, .batch = 16, .lr = 1e-3, .kd = 1};
+    o.mixup = mixup;
+    fine_tune(*student, *sites, nullptr, *teacher, set, o);
+    std::string bytes;
+    for (const auto& [name, array] : student->state())
+      bytes.append(static_cast<const char*>(array.raw()), array.bytes());
+    return bytes;
+  };
+  CHECK(outcome(Mixup::easy, true, 1) != outcome(Mixup::off, true, 1));
+  CHECK(outcome(Mixup::easy, false, 1) == outcome(Mixup::off, false, 1));
+  CHECK(outcome(Mixup::all, false, 1) != outcome(Mixup::off, false, 1));
+  CHECK(outcome(Mixup::all, true, 0) == outcome(Mixup::off, true, 0));
+}
+
+TEST_CASE("fine-tuning refuses options that teach nothing") {
+  const auto refused = [](auto change, const char* words) {
+    FineTuningOptions o;
+    change(o);
+    CHECK_THROWS_WITH_AS(validate(o), doctest::Contains(words), argument_error);
+  };
+  CHECK_NOTHROW(validate(FineTuningOptions{}));
+  refused([](FineTuningOptions& o) { o.lr = -1; }, "lr -1");
+  refused([](FineTuningOptions& o) { o.temperature = 0; }, "the temperature 0");
+  refused([](FineTuningOptions& o) { o.temperature_end = 0; }, "to 0 of Gumbel noise");
+  refused([](FineTuningOptions& o) { o.kd = o.ce = 0; }, "nothing to learn");
+  refused([](FineTuningOptions& o) { o.kd = -1; }, "none below 0");
+  refused([](FineTuningOptions& o) { o.mixup_alpha = 0; }, "mixup_alpha");
+  refused([](FineTuningOptions& o) { o.calibration = 0; }, "at least 1 of each");
+}
+
 TEST_CASE("folded batch norms compute what they did") {
   for (const char* name : {"resnet8", "resnet8b", "mobilenet_v2_cifar"}) {
     CAPTURE(name);
