@@ -1,8 +1,8 @@
 // Quantizes a network without any data: makes images out of the network, trains a quantized copy on them,
 // lets a selector spend bits image by image if asked, and lowers all of it to integers.
 //
-//     build/examples/datafree --model resnet20 --init weights/resnet20.th --import pytorch --wbits 4 --abits
-//     4 --out out/w4a4 build/examples/datafree ... --selector --bops 0.85 --eval cifar10
+//     build/examples/datafree --model resnet20 --init resnet20.th --import pytorch --wbits 4 --abits 4
+//     build/examples/datafree ... --selector --bops 0.85 --eval cifar10
 //
 // Data sets are opened at the very end, to measure, and only with --eval. quant/datafree/README.md has the
 // formulas.
@@ -47,9 +47,10 @@ class DataFree {
 
   void go() {
     load_network();
+    quantize();
     make_images();
     show_images();
-    quantize();
+    train();
     lower();
     final_evaluation();
     finish();
@@ -119,6 +120,9 @@ class DataFree {
         interrupt_.stop_here();
       });
       set_ = made.set;
+      Value recipe = Value::parse(set_.recipe);
+      recipe.set("seconds", watch.seconds());
+      set_.recipe = recipe.json(2) + "\n";
       for (const std::string& warning : made.warnings) warn(warning);
       for (size_t i = 0; i < made.batches.size(); ++i) {
         const SynthesisNote& n = made.batches[i];
@@ -136,7 +140,10 @@ class DataFree {
           image);
     check(set_.labels.soft.dim(1) == info_.options.classes, "the images have labels of ",
           set_.labels.soft.dim(1), " classes, but ", s_.model, " has ", info_.options.classes);
-    run_.seconds("synthesis", watch.seconds());
+    // Also of images that an earlier run made.
+    const Value recipe = Value::parse(set_.recipe);
+    if (const Value* seconds = recipe.find("seconds")) run_.seconds("synthesis", seconds->number());
+    run_.result().set("images.recipe", recipe);
     run_.result().set("images.count", set_.size());
     run_.result().set("images.data_free", s_.real.empty());
   }
@@ -148,10 +155,11 @@ class DataFree {
         data::load_dataset(s_.real, s_.common.data, s_.validate ? data::Split::fit : data::Split::train));
     ImageSet set;
     set.images = images_of(train);
-    set.labels.soft = in_chunks(set.images, [&](const Tensor& x) { return softmax((*teacher_)(x)); });
-    const Array top = kernels::argmax(set.labels.soft);
-    set.labels.classes.assign(top.data<int32_t>(), top.data<int32_t>() + top.size());
-    set.labels.hard.assign(set.labels.classes.size(), 0);
+    set.labels = answers(*teacher_, set.images);
+    Value recipe = Value::Group{};
+    recipe.set("pictures", s_.real);
+    recipe.set("labels.from", "teacher");
+    set.recipe = recipe.json(2) + "\n";
     return set;
   }
   data::Dataset some_pictures(const data::Dataset& all) const {
@@ -190,7 +198,10 @@ class DataFree {
         data::write_png(run_.file(hard ? "hard.png" : "easy.png"), enlarge(contact_sheet(some, 10), 2));
     const NoGrad no_grad;
     made_ = meter(set_.images, set_.labels.soft);
-    for (const bool hard : {false, true}) note_difficulty(hard ? "hard" : "easy", made_of(hard));
+    for (const bool hard : {false, true})
+      if (const Difficulty part = made_of(hard); !part.entropy.empty())
+        note_difficulty(hard ? "hard" : "easy", part);
+    if (set_.size() > 1) run_.result().set("diversity.pairwise_cosine", mean_pairwise_cosine(made_.features));
   }
 
   struct Meter {
@@ -213,9 +224,9 @@ class DataFree {
       if (static_cast<bool>(set_.labels.hard[n]) != hard) continue;
       part.entropy.push_back(made_.difficulty.entropy[n]);
       part.gradient.push_back(made_.difficulty.gradient[n]);
-      part.density.push_back(made_.difficulty.density[n]);
       part.margin.push_back(made_.difficulty.margin[n]);
     }
+    part.density = gradient_density(part.gradient);
     return part;
   }
   void note_difficulty(const std::string& name, const Difficulty& d) {
@@ -231,24 +242,29 @@ class DataFree {
 
   Tensor forward(const Tensor& images) { return dynamic_ ? dynamic_->forward(images) : (*student_)(images); }
 
+  // Before images are made: what cannot be reached is known then.
   void quantize() {
     const Protocol protocol = parse_protocol(s_.protocol);
     const quant::Skip skip = s_.selector || s_.skip == "u8" ? quant::Skip::u8 : quant::Skip::shared;
     policy_ = protocol_policy(*student_, protocol, s_.w_bits, s_.a_bits, s_.quantizer, skip);
     fixed_policy_ = policy_;
-    FineTuningOptions options = s_.fine_tuning();
-    if (s_.selector) {
-      const DynamicOptions dynamic = s_.dynamic();
-      policy_ = dynamic_policy(*student_, policy_, dynamic);
+    if (!s_.selector) {
       sites_ = quant::attach_sites(*student_, policy_);
-      dynamic_ = attach_dynamic_bits(*student_, *sites_, dynamic);
-      options.target = relative(Budget::parse(s_.bops));
-      if (options.target > dynamic_->most_cost())
-        warn(text("target out of reach: the highest candidates cost ", fixed(dynamic_->most_cost(), 3),
-                  " times the target's bits, less than --bops ", s_.bops));
-    } else {
-      sites_ = quant::attach_sites(*student_, policy_);
+      return;
     }
+    const DynamicOptions dynamic = s_.dynamic();
+    policy_ = dynamic_policy(*student_, policy_, dynamic);
+    sites_ = quant::attach_sites(*student_, policy_);
+    dynamic_ = attach_dynamic_bits(*student_, *sites_, dynamic);
+    check_target(*dynamic_, target());
+    if (target() > dynamic_->most_cost())
+      warn(text("target out of reach: the highest candidates cost ", fixed(dynamic_->most_cost(), 3),
+                " times the target's bits, less than --bops ", s_.bops));
+  }
+
+  void train() {
+    FineTuningOptions options = s_.fine_tuning();
+    if (dynamic_) options.target = target();
     const Stopwatch watch;
     std::optional<nn::Checkpoint> before;
     if (s_.common.resume && run_.has(checkpoint_file))
@@ -279,9 +295,23 @@ class DataFree {
     info.notes["policy"] = policy_.to_json();
     nn::save_model(run_.file("model.safetensors"), *student_, info);
     data::atomic_write(run_.file("policy.json"), policy_.to_json());
+    if (dynamic_) check_selector();
   }
 
-  double relative(const Budget& budget) const {
+  // On the images that were made: that a selector has failed is known without a data set.
+  void check_selector() {
+    const Array choices = deployed_choices(*dynamic_, set_);
+    const double cost = mean_cost(*dynamic_, choices);
+    run_.result().set("selector.target", target());
+    run_.result().set("selector.cost_on_made", cost);
+    if (const auto sentence = missed_target(cost, target())) warn(*sentence);
+    const auto candidates = static_cast<int64_t>(dynamic_->options().candidates.size());
+    if (const auto sentence = collapse(choices, candidates, "made images")) warn(*sentence);
+  }
+
+  // Relative BOPs that the selector shall spend.
+  double target() const {
+    const Budget budget = Budget::parse(s_.bops);
     return budget.absolute ? budget.value / dynamic_->target_bops() : budget.value;
   }
 
@@ -294,6 +324,7 @@ class DataFree {
                   {"features", n.features},
                   {"budget", n.budget},
                   {"cost", n.cost},
+                  {"deployed_cost", n.deployed_cost},
                   {"bits", n.bits},
                   {"bit_entropy", n.bit_entropy},
                   {"selector_gradient", n.selector_gradient}});
@@ -404,13 +435,13 @@ class DataFree {
     note_difficulty("real", real.difficulty);
     for (const bool hard : {false, true}) {
       const Difficulty part = made_of(hard);
+      if (part.entropy.empty()) continue;
       const std::string name = text("difficulty.", hard ? "hard" : "easy", "_to_real.");
       run_.result().set(name + "entropy_wasserstein", mean_distance(part.entropy, real.difficulty.entropy));
       run_.result().set(name + "gradient_wasserstein",
                         mean_distance(part.gradient, real.difficulty.gradient));
       run_.result().set(name + "gradient_ks", largest_distance(part.gradient, real.difficulty.gradient));
     }
-    run_.result().set("diversity.pairwise_cosine", mean_pairwise_cosine(made_.features));
     run_.result().set("diversity.pairwise_cosine_real", mean_pairwise_cosine(real.features));
     if (real.features.dim(0) > 5)
       run_.result().set("diversity.coverage", coverage(real.features, made_.features));
@@ -443,7 +474,7 @@ class DataFree {
     report.curves("Loss", "epoch", "loss", {curve("loss"), curve("kd"), curve("ce")});
     if (dynamic_) {
       report.section("Bits");
-      report.curves("Cost", "epoch", "relative BOPs", {curve("cost")});
+      report.curves("Cost", "epoch", "relative BOPs", {curve("cost"), curve("deployed_cost")});
       report.curves("Entropy of the bits", "epoch", "nats", {curve("bit_entropy")});
       report.table(selector_->arms());
     }

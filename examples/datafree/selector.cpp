@@ -28,6 +28,19 @@ std::vector<double> times_of(const std::function<void()>& call) {
   return times;
 }
 
+// Which layers are the selector's: those that a choice is made of, back to the moments of a map.
+std::vector<bool> selector_layers(const integer::Model& model) {
+  std::vector<bool> own(model.layers.size()), read(model.values.size());
+  for (size_t l = model.layers.size(); l-- > 0;) {
+    const integer::Layer& layer = model.layers[l];
+    own[l] =
+        std::holds_alternative<integer::Select>(layer) || read[static_cast<size_t>(integer::dst_of(layer))];
+    if (!own[l] || std::holds_alternative<integer::Moments>(layer)) continue;
+    for (const int src : integer::sources_of(layer)) read[static_cast<size_t>(src)] = true;
+  }
+  return own;
+}
+
 // Rows of choices among `candidates` for each of `sites`, of which so many differ.
 Array random_choices(int64_t rows, int64_t sites, int64_t distinct, size_t candidates) {
   const Philox rng(0, stream_of("distinct choices"));
@@ -45,24 +58,20 @@ struct SelectorMeasurements::Run {
   Array logits;   // (n, classes)
   Array choices;  // (n, sites), of a network with a selector
 
-  double accuracy(const std::vector<int32_t>& labels) const {
+  std::vector<bool> right(const std::vector<int32_t>& labels) const {
     const Array top = kernels::argmax(logits);
-    int64_t right = 0;
-    for (int64_t i = 0; i < top.size(); ++i)
-      right += top.data<int32_t>()[i] == labels[static_cast<size_t>(i)];
-    return 100 * static_cast<double>(right) / static_cast<double>(top.size());
+    std::vector<bool> result;
+    for (size_t i = 0; i < labels.size(); ++i) result.push_back(top.data<int32_t>()[i] == labels[i]);
+    return result;
   }
 };
 
 void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& set) const {
-  const auto is_selector = [&](const integer::Layer& layer) {
-    return std::holds_alternative<integer::Moments>(layer) ||
-           std::holds_alternative<integer::Select>(layer) ||
-           integer::name_of(integer_, layer).find("selector") != std::string::npos;
-  };
+  const std::vector<bool> of_selector = selector_layers(integer_);
   int64_t weights = 0, moved = 0;
-  for (const integer::Layer& layer : integer_.layers) {
-    if (!is_selector(layer)) continue;
+  for (size_t l = 0; l < integer_.layers.size(); ++l) {
+    if (!of_selector[l]) continue;
+    const integer::Layer& layer = integer_.layers[l];
     if (const auto* c = std::get_if<integer::Convolution>(&layer))
       weights += c->weights.size() + 8 * c->m.size();
     for (const int src : integer::sources_of(layer)) {
@@ -79,8 +88,7 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
   result.set("selector.bytes_read", weights + moved);
   for (const int64_t batch : {1, 32}) {
     const Array images =
-        kernels::concat(Arrays(static_cast<size_t>((batch + set.size() - 1) / set.size()), set.images),
-                        0)
+        kernels::concat(Arrays(static_cast<size_t>((batch + set.size() - 1) / set.size()), set.images), 0)
             .slice(0, batch);
     const std::string at = text("selector.batch", batch, '.');
     const auto note = [&](const std::string& name, const std::vector<double>& seconds) {
@@ -96,7 +104,7 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
       selector.push_back(0);
       for (size_t l = 0; l < integer_.layers.size(); ++l) {
         all += layers.seconds(l);
-        if (is_selector(integer_.layers[l])) selector.back() += layers.seconds(l);
+        if (of_selector[l]) selector.back() += layers.seconds(l);
       }
     });
     result.set(at + "share_of_time", mean(selector) * static_cast<double>(selector.size()) / all);
@@ -147,20 +155,38 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
   }
   const double fixed_part = static_cast<double>(integer::bops(integer_)) - sites_at_first;
   const Run dynamic = run_integers(test);
+  const std::vector<bool> by_dynamic = dynamic.right(test.labels);
   Value& result = run_.result();
   const auto note = [&](const std::string& name, const Run& r) {
-    result.set("arms." + name + ".accuracy", r.accuracy(test.labels));
-    result.set("arms." + name + ".bops", mean_cost(r.choices, cost) + fixed_part);
-    arms_.row({name, percent(r.accuracy(test.labels)), scaled(mean_cost(r.choices, cost) + fixed_part)});
+    const std::vector<bool> right = r.right(test.labels);
+    const double accuracy =
+        100 * static_cast<double>(std::ranges::count(right, true)) / static_cast<double>(n);
+    const double bops = mean_cost(r.choices, cost) + fixed_part;
+    result.set("arms." + name + ".accuracy", accuracy);
+    result.set("arms." + name + ".bops", bops);
+    arms_.row({name, percent(accuracy), scaled(bops)});
+    return right;
+  };
+  // The same, and how sure it is that the selector's choices are better or worse.
+  const auto compare = [&](const std::string& name, const Run& r) {
+    const std::vector<bool> right = note(name, r);
+    int64_t only_dynamic = 0, only_this = 0;
+    for (size_t i = 0; i < right.size(); ++i) {
+      only_dynamic += by_dynamic[i] && !right[i];
+      only_this += right[i] && !by_dynamic[i];
+    }
+    result.set("arms." + name + ".only_dynamic", only_dynamic);
+    result.set("arms." + name + ".only_this", only_this);
+    result.set("arms." + name + ".mcnemar_p", mcnemar(only_this, only_dynamic));
   };
   note("dynamic", dynamic);
   std::vector<Run> all_at;
   for (size_t k = 0; k < candidates.size(); ++k) {
     all_at.push_back(run_integers(test, Array::full({n, sites}, static_cast<double>(k), DType::u8)));
-    note(text("all at ", candidates[k]), all_at.back());
+    compare(text("all at ", candidates[k]), all_at.back());
   }
-  note("static mixed", run_integers(test, static_choices(dynamic.choices, cost)));
-  note("random", run_integers(test, shuffled_choices(dynamic.choices, seed)));
+  compare("static mixed", run_integers(test, static_choices(dynamic.choices, cost)));
+  compare("random", run_integers(test, shuffled_choices(dynamic.choices, seed)));
 
   // Against what the images need.
   std::vector<std::vector<double>> omega;
@@ -168,7 +194,7 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
   std::vector<std::vector<double>> gain(static_cast<size_t>(n));
   for (size_t i = 0; i < gain.size(); ++i)
     for (const std::vector<double>& at : omega) gain[i].push_back(omega[0][i] - at[i]);
-  note("oracle", run_integers(test, oracle_choices(gain, cost, mean_cost(dynamic.choices, cost))));
+  compare("oracle", run_integers(test, oracle_choices(gain, cost, mean_cost(dynamic.choices, cost))));
 
   std::vector<double> bits(static_cast<size_t>(n));
   for (int64_t i = 0; i < n * sites; ++i)
@@ -193,7 +219,8 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
   result.set("selector.spearman_high", rho.high);
   result.set("selector.bit_entropy",
              Value::list(choice_entropy(dynamic.choices, static_cast<int64_t>(candidates.size()))));
-  if (const auto sentence = collapse(dynamic.choices, static_cast<int64_t>(candidates.size())))
+  if (const auto sentence =
+          collapse(dynamic.choices, static_cast<int64_t>(candidates.size()), "test pictures"))
     warn(*sentence);
   std::cout << arms_.text() << "Spearman of bits and sensitivity on real pictures: " << fixed(rho.value, 3)
             << " (" << fixed(rho.low, 3) << " to " << fixed(rho.high, 3) << "); precision "

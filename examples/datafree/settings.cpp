@@ -1,6 +1,7 @@
 #include "settings.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "../../nn/import.h"
 
@@ -11,7 +12,7 @@ using namespace quant::datafree;
 namespace {
 
 void take(double given, double& into) {
-  if (given != unset) into = given;
+  if (!std::isnan(given)) into = given;
 }
 
 }  // namespace
@@ -60,21 +61,30 @@ void Settings::parse(int argc, char** argv) {
   o.add("--real", real, "upper bound: unlabelled training pictures of this data set in place of made images");
   o.add("--images", images, "images to make").at_least(1);
   o.add("--synthesis-batch", synthesis_batch, "images that are made together").at_least(1);
-  o.add("--iterations", iterations, "steps of the synthesis (default: the preset's)");
-  o.add("--synthesis-lr", synthesis_lr, "learning rate of the synthesis (default: the preset's)");
+  o.add("--iterations", iterations, "steps of the synthesis (default: the preset's)").at_least(1);
+  o.add("--synthesis-lr", synthesis_lr, "learning rate of the synthesis (default: the preset's)").at_least(0);
   o.add("--synthesis-dtype", synthesis_dtype, "type of the activations").one_of({"f32", "bf16"});
   o.add("--arm", arm, "classes of hard images: similar, arbitrary, dissimilar, mixed, one-hot or smoothing");
   o.add("--similarity", similarity, "of classes: dot, cosine or centred");
-  o.add("--group", group, "classes of a hard image");
-  o.add("--hard", hard, "share of hard images");
-  o.add("--sigma-low", sigma_low, "smallest spread of soft labels");
-  o.add("--sigma-high", sigma_high, "largest spread of soft labels");
-  o.add("--dirichlet", dirichlet, "soft labels from this Dirichlet distribution");
-  o.add("--anchor", anchor, "added to the logit of an image's own class");
-  o.add("--label-weight", label_weight, "weight of the label loss");
-  o.add("--statistics-weight", statistics_weight, "weight of the loss on batch-norm statistics");
-  o.add("--tv", tv, "weight of total variation");
-  o.add("--entropy-target", entropy_target, "share of the largest entropy that predictions shall have");
+  o.add("--similar-min", similar_min, "leave classes less similar than this out of a hard image's");
+  o.add("--group", group, "classes of a hard image (default: 3 of up to 10, 5 of up to 100, 10 of more)")
+      .at_least(1);
+  o.add("--hard", hard, "share of hard images").between(0, 1);
+  o.add("--sigma-low", sigma_low, "smallest spread of soft labels").at_least(0);
+  o.add("--sigma-high", sigma_high, "largest spread of soft labels").at_least(0);
+  o.add("--dirichlet", dirichlet, "soft labels from this Dirichlet distribution").at_least(0);
+  o.add("--anchor", anchor, "added to the logit of an image's own class").at_least(0);
+  o.add("--smoothing", smoothing, "share of a label that --arm smoothing spreads").between(0, 1);
+  o.add("--label-weight", label_weight, "weight of the label loss; 0: the network's answers are the labels")
+      .at_least(0);
+  o.add("--focal", focal, "weigh the label loss by how far an image is from its label, to this power")
+      .at_least(0);
+  o.add("--statistics-weight", statistics_weight, "weight of the loss on batch-norm statistics").at_least(0);
+  o.add("--tv", tv, "weight of total variation").at_least(0);
+  o.add("--synthesis-augment", synthesis_augment, "probability of a crop and a mirror in a step")
+      .between(0, 1);
+  o.add("--entropy-target", entropy_target, "share of the largest entropy that predictions shall have")
+      .between(0, 1);
   o.add("--clamp", clamp, "keep pixels between black and white");
 
   o.add("--wbits", w_bits, "bits of weights").between(1, 8);
@@ -90,18 +100,21 @@ void Settings::parse(int argc, char** argv) {
   o.add("--tuning", tuning, "how the quantized network is trained").one_of(fine_tuning_presets());
   o.add("--epochs", epochs, "epochs; 0: ranges are calibrated, nothing is trained").at_least(0);
   o.add("--steps", steps, "steps of an epoch").at_least(1);
-  o.add("--calibration", calibration, "batches that move the ranges of activations (default: the preset's)");
-  o.add("--batch", batch, "images of a step (default: the preset's)");
-  o.add("--lr", lr, "learning rate (default: the preset's)");
-  o.add("--kd", kd, "weight of the distillation");
-  o.add("--ce", ce, "weight of the cross-entropy with the labels");
-  o.add("--features", features, "weight of the feature alignment");
-  o.add("--temperature", temperature, "of the distillation");
+  o.add("--calibration", calibration, "batches that move the ranges of activations (default: the preset's)")
+      .at_least(1);
+  o.add("--batch", batch, "images of a step (default: the preset's)").at_least(1);
+  o.add("--lr", lr, "learning rate (default: the preset's)").at_least(0);
+  o.add("--kd", kd, "weight of the distillation").at_least(0);
+  o.add("--ce", ce, "weight of the cross-entropy with the labels").at_least(0);
+  o.add("--features", features, "weight of the feature alignment").at_least(0);
+  o.add("--temperature", temperature, "of the distillation").at_least(0);
   o.add("--reduction", reduction, "of the distillation: batchmean or mean (over classes, too)")
       .one_of({"", "batchmean", "mean"});
-  o.add("--mixup", mixup, "images that are mixed: off, easy or all");
+  o.add("--mixup", mixup, "images that are mixed: off, easy (where there are hard ones beside) or all");
+  o.add("--mixup-alpha", mixup_alpha, "of the Beta distribution of the mixture").at_least(0);
   o.add("--perturbation", perturbation,
-        "train also on images moved so far towards a larger loss, such as HAST's 0.01");
+        "train also on images moved so far towards a larger loss, such as HAST's 0.01")
+      .at_least(0);
   o.add("--no-augment", no_augment, "neither crop nor mirror");
   o.add("--no-best", no_best, "do not measure every epoch at the end");
 
@@ -118,6 +131,9 @@ void Settings::parse(int argc, char** argv) {
       .one_of({"shared", "each", "learned"});
   o.add("--norms", norms, "candidates share the batch norms, or each has its own").one_of({"shared", "each"});
   o.add("--choosing", choosing, "how the selector is trained").one_of({"gumbel", "straight-through"});
+  o.add("--gumbel-start", gumbel_start, "temperature of the Gumbel noise at the start").at_least(0);
+  o.add("--gumbel-end", gumbel_end, "and at the end").at_least(0);
+  o.add("--selector-width", selector_width, "hidden features of the selector").at_least(1);
   o.add("--law", law, "of the budget").one_of({"hinge", "distance"});
   o.add("--budget", budget, "weight of the budget").at_least(0);
   o.add("--entropy", entropy, "weight of the guard against a collapsed selector").at_least(0);
@@ -131,10 +147,13 @@ void Settings::parse(int argc, char** argv) {
   check(!selector || skip != "shared", "--skip shared: with --selector tensors are stored in 8 bits; use u8");
   check(norms == "shared" || parse_protocol(protocol) == Protocol::family,
         "--norms each: --protocol folded leaves no batch norms; use --norms shared or --protocol family");
-  synthesis();  // complains before there is work to lose
-  fine_tuning();
+  // Complaints come before there is work to lose.
+  quant::datafree::validate(synthesis());
+  quant::datafree::validate(fine_tuning());
   if (selector) {
-    dynamic();
+    check(dynamic().candidates.size() > 1, "--candidates ", candidates,
+          ": got one candidate, expected two or more to choose from; without --selector all images have "
+          "--abits");
     Budget::parse(bops);
   }
   values = o.values();
@@ -148,16 +167,20 @@ SynthesisOptions Settings::synthesis() const {
   take(synthesis_lr, s.lr);
   if (!arm.empty()) s.labels.arm = parse_arm(arm);
   if (!similarity.empty()) s.labels.similarity = parse_similarity(similarity);
+  take(similar_min, s.labels.least_similarity);
   if (group > 0) s.labels.group = group;
   take(hard, s.labels.hard);
   take(sigma_low, s.labels.sigma_low);
   take(sigma_high, s.labels.sigma_high);
   take(dirichlet, s.labels.dirichlet);
   take(anchor, s.labels.anchor);
+  take(smoothing, s.labels.smoothing);
   take(label_weight, s.label_weight);
+  take(focal, s.focal);
+  take(synthesis_augment, s.augment);
   take(statistics_weight, s.statistics_weight);
   take(tv, s.total_variation);
-  if (entropy_target != unset) {
+  if (!std::isnan(entropy_target)) {
     s.entropy_target = entropy_target;
     s.entropy_weight = 1;
   }
@@ -181,12 +204,15 @@ FineTuningOptions Settings::fine_tuning() const {
   take(perturbation, f.perturbation);
   if (!reduction.empty()) f.reduction = reduction == "mean" ? KlReduction::mean : KlReduction::batchmean;
   if (!mixup.empty()) f.mixup = parse_mixup(mixup);
+  f.mixup_alpha = mixup_alpha;
   f.augment = !no_augment;
   f.seed = common.seed;
   f.budget = budget;
   f.entropy = entropy;
   f.warm_up = warm_up;
   f.selector_lr = selector_lr;
+  f.temperature_start = gumbel_start;
+  f.temperature_end = gumbel_end;
   f.law = law == "hinge" ? BudgetLaw::hinge : BudgetLaw::distance;
   f.choosing = choosing == "gumbel" ? Choosing::gumbel : Choosing::straight_through;
   return f;
@@ -200,6 +226,7 @@ DynamicOptions Settings::dynamic() const {
     d.candidates.push_back(bits);
   d.weights = dynamic_part == "both";
   d.type = parse_selector_type(selector_type);
+  d.selector.hidden = selector_width;
   d.selector.start_highest = start == "highest";
   d.after = static_cast<size_t>(after);
   d.quantizer = ranges == "shared" ? "ste" : ranges == "each" ? "ste:range=mse" : "lsq";

@@ -1,13 +1,15 @@
 // The options of datafree, and what they ask of synthesis, fine-tuning and selector.
 #pragma once
 
+#include <limits>
+
 #include "../../quant/datafree/fine_tuning.h"
 #include "../../quant/datafree/synthesis.h"
 #include "../common/options.h"
 
 namespace stairgrad::examples {
 
-constexpr double unset = -1;  // the preset's value holds
+constexpr double unset = std::numeric_limits<double>::quiet_NaN();  // the preset's value holds
 
 /// "0.85" or "365M": relative to the target's bits, or BOPs.
 struct Budget {
@@ -27,7 +29,8 @@ struct Settings {
   int iterations = -1, group = -1;
   std::string arm, similarity, synthesis_dtype = "f32";
   double hard = unset, synthesis_lr = unset, label_weight = unset, statistics_weight = unset, tv = unset,
-         entropy_target = unset, sigma_low = unset, sigma_high = unset, dirichlet = unset, anchor = unset;
+         entropy_target = unset, sigma_low = unset, sigma_high = unset, dirichlet = unset, anchor = unset,
+         similar_min = unset, smoothing = unset, focal = unset, synthesis_augment = unset;
   bool clamp = false;
   // quantization
   int w_bits = 4, a_bits = 4;
@@ -35,7 +38,8 @@ struct Settings {
   // fine-tuning
   int epochs = 20, steps = 50, calibration = -1;
   int64_t batch = -1;
-  double lr = unset, kd = unset, ce = unset, features = unset, temperature = unset, perturbation = unset;
+  double lr = unset, kd = unset, ce = unset, features = unset, temperature = unset, perturbation = unset,
+         mixup_alpha = 1;
   std::string mixup, reduction;
   bool no_augment = false, no_best = false, validate = false;
   // selector
@@ -43,7 +47,8 @@ struct Settings {
   std::string selector_type = "image", candidates, ranges = "shared", norms = "shared", choosing = "gumbel",
               law = "hinge", bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;
-  double budget = 1, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3;
+  int64_t selector_width = 16;
+  double budget = 1, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3, gumbel_start = 1, gumbel_end = 0.5;
   Value values;
 
   void parse(int argc, char** argv);
