@@ -234,9 +234,7 @@ class Qat {
       note_sites(phase, epochs_ + epoch);
       return evaluate(*task_.model, watched_.pictures, task_.test_transform(), options.type());
     };
-    const Stopwatch watch;
-    examples::train(job, s_.common.resume);
-    run_.seconds(phase, watch.seconds());
+    run_.seconds(phase, examples::train(job, s_.common.resume));
     epochs_ += options.epochs;
   }
 

@@ -71,9 +71,7 @@ void fit(const Settings& s, Task& task, const WatchedPictures& watched, RunDirec
   job.evaluate = [&] {
     return evaluate(*task.model, watched.pictures, task.test_transform(), s.training.type());
   };
-  const Stopwatch watch;
-  train(job, s.common.resume);
-  run.seconds("training", watch.seconds());
+  run.seconds("training", train(job, s.common.resume));
 }
 
 // The first test pictures, and where the network looks.

@@ -204,6 +204,16 @@ class Loop {
     if (average_) average_->swap();
   }
 
+  // Of every epoch, also those of an earlier process: metrics outlive it.
+  double all_seconds() const {
+    const RunDirectory::Series epochs = job_.run.series("epoch", "seconds");
+    double total = 0;
+    for (size_t i = 0; i < epochs.x.size(); ++i)
+      if (epochs.x[i] > job_.first_epoch && epochs.x[i] <= job_.first_epoch + job_.options.epochs)
+        total += epochs.y[i];
+    return total;
+  }
+
  private:
   void run_epoch(Progress& progress, const Interrupt& interrupt) {
     data::Loader& loader = job_.loader;
@@ -311,12 +321,13 @@ class Loop {
 
 }  // namespace
 
-void train(TrainingJob job, bool resume) {
+double train(TrainingJob job, bool resume) {
   check(job.loader.batches() > 0 || job.options.epochs == 0, "got ", job.loader.dataset().size(),
         " training images for batches of ", job.options.batch, "; take a smaller --batch");
   Loop loop(job);
   if (resume) loop.resume();
   loop.run();
+  return loop.all_seconds();
 }
 
 }  // namespace stairgrad::examples

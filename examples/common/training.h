@@ -102,6 +102,8 @@ struct TrainingJob {
 /// Ctrl-C asks to stop (then throws Interrupted). With `resume` it goes on from the checkpoint, if there is
 /// one, as if it had never stopped, bit for bit. At the end the model holds the averaged weights if the
 /// options ask for an average. Throws numeric_error naming step and parameter when the loss is not finite.
-void train(TrainingJob job, bool resume);
+/// Returns the seconds that the steps of all epochs took, those before a resume as well; measuring is not
+/// counted.
+double train(TrainingJob job, bool resume);
 
 }  // namespace stairgrad::examples

@@ -78,8 +78,9 @@ struct Run {
       return examples::evaluate(*model, pictures(),
                                 training_transform({.crop = 0, .no_flip = true}, centred));
     };
-    train(job, resume);
+    seconds = train(job, resume);
     loss = run.series("epoch", "loss").y;
+    epoch_seconds = run.series("epoch", "seconds").y;
     accuracy = run.series("epoch", "accuracy").y;
     images_per_second = run.series("epoch", "images_per_second").y;
   }
@@ -95,7 +96,8 @@ struct Run {
   data::Dataset dataset = pictures();
   std::unique_ptr<nn::Model> model;
   int steps = 0;
-  std::vector<double> loss, accuracy, images_per_second;
+  double seconds = 0;
+  std::vector<double> epoch_seconds, loss, accuracy, images_per_second;
 };
 
 }  // namespace
@@ -115,6 +117,11 @@ TEST_CASE("a run that Ctrl-C stopped anywhere goes on bit for bit, with any numb
     second.options.workers = 2;
     second.go(true);
     CHECK(second.steps == 18 - stop);
+    // The time of the first process counts, too.
+    REQUIRE(second.epoch_seconds.size() == 3);
+    const double all = second.epoch_seconds[0] + second.epoch_seconds[1] + second.epoch_seconds[2];
+    CHECK(all > 0);
+    CHECK(second.seconds == doctest::Approx(all));
     CHECK(second.values() == whole.values());
     CHECK(second.loss == whole.loss);
     CHECK(second.accuracy == whole.accuracy);
