@@ -28,7 +28,9 @@ std::vector<double> losses_of(const Array& logits, const Array& labels) {
 }  // namespace
 
 std::vector<std::string> capacity_rule_names() { return names_in(capacity_rules); }
-CapacityRule parse_capacity_rule(const std::string& name) { return value_in(capacity_rules, name, "exponent"); }
+CapacityRule parse_capacity_rule(const std::string& name) {
+  return value_in(capacity_rules, name, "exponent");
+}
 ExplainedClass parse_explained_class(const std::string& name) {
   return value_in(explained_classes, name, "explain");
 }
@@ -69,7 +71,7 @@ Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const std::
                          bool measure_agreement) {
   check(!teachers.empty(), "[risk] got no teacher to imitate, expected at least one");
   const size_t blocks = nn::blocks_until(model, o.block);
-  std::vector<int32_t> classes;
+  std::vector<int32_t> classes;  // that the teachers explain: those of the first, unless they are given
   if (o.explained == ExplainedClass::label)
     classes.assign(labels.data<int32_t>(), labels.data<int32_t>() + labels.size());
   Array target;
@@ -77,11 +79,12 @@ Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const std::
     const nn::Evaluation evaluation(*teacher);
     const nn::Attribution seen =
         nn::attribute(*teacher, images.detach(), nn::blocks_until(*teacher, o.block), classes);
-    if (o.explained == ExplainedClass::teacher) classes = seen.classes;
+    classes = seen.classes;
     const NoGrad no_grad;
     const Tensor scaled = nn::scaled_to_one(seen.map.value());
     target = target.has_value() ? (Tensor(target) + scaled).value() : scaled.value();
   }
+  if (o.explained == ExplainedClass::own) classes.clear();
   const nn::Attribution own = nn::attribute(model, images, blocks, classes, /*create_graph=*/true);
   Risk risk;
   risk.logits = cast(own.logits, DType::f32);

@@ -37,8 +37,8 @@ std::vector<double> hardness_exponents(double p, const std::vector<double>& loss
 
 /// Which class the maps explain.
 enum class ExplainedClass {
-  own,      ///< each network its own top class: the released code
-  teacher,  ///< both the teacher's
+  own,      ///< each side its own top class, the first teacher's for all teachers: the released code
+  teacher,  ///< both sides the first teacher's
   label
 };
 ExplainedClass parse_explained_class(const std::string& name);
@@ -66,7 +66,8 @@ struct Risk {
 };
 
 /// Runs supernet and teachers on a batch (n, h, w, c) with labels s32 (n). Several teachers are imitated in
-/// the mean of their maps, each scaled to one (appendix I); the class is that of the first. Teachers are put
+/// the mean of their maps, each scaled to one (appendix I), of one class: the label, or the first one's top
+/// class, since a mean over maps of different classes would explain none. Teachers are put
 /// into evaluation mode: the released code lets them go on learning statistics.
 Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const std::vector<nn::Model*>& teachers,
                          const Tensor& images, const Array& labels, const RiskOptions& options,
