@@ -121,6 +121,16 @@ void MixedQuantizer::reset(uint64_t, const std::string&) {
 
 Tensor MixedQuantizer::shares() const { return softmax(logits / softening_.temperature); }
 
+std::vector<double> MixedQuantizer::log_shares() const {
+  std::vector<double> values = logits.value().to_vector();
+  for (double& v : values) v /= softening_.temperature;
+  const double largest = *std::max_element(values.begin(), values.end());
+  double sum = 0;
+  for (const double v : values) sum += std::exp(v - largest);
+  for (double& v : values) v -= largest + std::log(sum);
+  return values;
+}
+
 Tensor MixedQuantizer::drawn_shares() const {
   if (!softening_.gumbel) return shares();
   const Philox noise(softening_.seed, stream_of(text(name(), " step ", softening_.step)));

@@ -35,6 +35,8 @@ class MixedQuantizer : public nn::Module {
   const std::vector<std::shared_ptr<Quantizer>>& candidates() const { return candidates_; }
   /// softmax(logits / temperature), without noise: (candidates).
   Tensor shares() const;
+  /// The logarithms of shares(), in double: logits that are far apart keep their order where shares are 0.
+  std::vector<double> log_shares() const;
   /// sum_j pi_j bits_j, scalar.
   Tensor expected_bits() const;
   /// Index of the largest logit. Among equals the one nearest to the expected bits, of two as near the

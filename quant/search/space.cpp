@@ -107,14 +107,12 @@ std::optional<BitChoice> SearchSpace::best(const Merit& merit, int64_t low, int6
 }
 
 Policy SearchSpace::policy(nn::Model& model, const BitChoice& choice, const LayerPolicy& others, Skip skip,
-                           Ends ends) const {
+                           Ends ends, const std::string& eight_bit) const {
   check(choice.size() == layers_.size(), "[search] got bits of ", choice.size(), " layers, expected ",
         layers_.size());
-  Policy policy = uniform_policy(model, others, skip, ends);
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    policy.layers.at(layers_[i].name).w_bits = choice[i].w;
-    policy.layers.at(layers_[i].name).a_bits = choice[i].a;
-  }
+  Policy policy = uniform_policy(model, others, skip, ends, eight_bit);
+  for (size_t i = 0; i < layers_.size(); ++i)
+    policy.layers.at(layers_[i].name) = {choice[i].w, choice[i].a, others.quantizer, others.granularity};
   return policy;
 }
 
@@ -137,10 +135,12 @@ Accounting account(nn::Model& model, const Policy& policy) {
   for (const SearchLayer& layer : layers_of(model)) {
     const LayerPolicy& bits = policy.layers.at(layer.name);
     total.macs += layer.macs;
+    const int64_t bops = bops_of(layer, {bits.w_bits, bits.a_bits});
+    total.bops += bops;
     total.weight_bits += weights.at(layer.name + ".weight") * bits.w_bits;
     if (!layer.end) {
       inner_macs += layer.macs;
-      total.quantized += bops_of(layer, {bits.w_bits, bits.a_bits});
+      total.quantized += bops;
     }
   }
   const int64_t end_macs = total.macs - inner_macs;

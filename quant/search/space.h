@@ -45,14 +45,18 @@ class SearchSpace {
 
   /// How much a layer (by its index) likes some bits.
   using Merit = std::function<double(size_t layer, LayerBits bits)>;
-  /// The choice of the greatest sum of merits with low <= BOPs <= high, none if there is none. By dynamic
-  /// programming over 4,096 steps of BOPs, with exact sums: a choice that is best without limits and within
-  /// them is returned.
+  /// A choice of a great sum of merits with low <= BOPs <= high, by dynamic programming over 4,096 steps of
+  /// BOPs with exact sums; of prefixes within the same step the best one alone is kept. So it is the greatest
+  /// sum, and none is returned only if there is none, when the BOPs of layers have a common divisor of high /
+  /// 4,096 or more, as in residual networks. Otherwise it may lie below the greatest, and a narrow range may
+  /// be missed. Either way it is within the limits, and a choice that is best without limits and within them
+  /// is returned.
   std::optional<BitChoice> best(const Merit& merit, int64_t low, int64_t high) const;
 
-  /// The policy of a choice: layers that are not searched, and tensors, as uniform_policy() has them.
-  Policy policy(nn::Model& model, const BitChoice& choice, const LayerPolicy& others, Skip skip,
-                Ends ends) const;
+  /// The policy of a choice: `others` with the bits of the choice; layers that are not searched, and tensors,
+  /// as uniform_policy() has them.
+  Policy policy(nn::Model& model, const BitChoice& choice, const LayerPolicy& others, Skip skip, Ends ends,
+                const std::string& eight_bit = {}) const;
   /// The bits that a policy gives the layers of this space, candidates or not.
   BitChoice choice(const Policy& policy) const;
 
@@ -64,6 +68,7 @@ class SearchSpace {
 /// BOPs as papers count them. Which layers they count differs, and is seldom said.
 struct Accounting {
   int64_t macs = 0;             ///< of all layers
+  int64_t bops = 0;             ///< of all layers at the policy's bits, 32 for floats
   int64_t quantized = 0;        ///< BOPs of all layers but the first and the last: what --bops means here
   int64_t with_8bit_ends = 0;   ///< and these two with 8 x 8 bits
   int64_t with_float_ends = 0;  ///< or with 32 x 32

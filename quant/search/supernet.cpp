@@ -57,9 +57,8 @@ double Supernet::merit(size_t layer, LayerBits bits) const {
   const NoGrad no_grad;
   const auto of = [](const MixedQuantizer& site, int b) {
     const auto at = std::find(site.bits().begin(), site.bits().end(), b) - site.bits().begin();
-    const double share = site.shares().value().to_vector()[static_cast<size_t>(at)];
     const double distance = std::abs(b - site.bits()[site.chosen()]);
-    return std::log(std::max(share, 1e-30)) - 1e-7 * distance;
+    return site.log_shares()[static_cast<size_t>(at)] - 1e-7 * distance;
   };
   return of(*layers_[layer].weight, bits.w) + of(*layers_[layer].input, bits.a);
 }
@@ -97,6 +96,19 @@ std::shared_ptr<Supernet> attach_supernet(nn::Model& model, const SearchSpace& s
   }
   model.attach("search", supernet);
   return supernet;
+}
+
+std::vector<nn::ParameterGroup> supernet_groups(const nn::Module& model, double weight_decay,
+                                                double importance_lr) {
+  nn::ParameterGroup weights{{}, 1, weight_decay}, others{{}, 1, 0}, logits{{}, importance_lr, 0};
+  for (const nn::NamedTensor& p : model.parameters()) {
+    const bool own = p.name.starts_with("search.");
+    nn::ParameterGroup& group = own && p.name.ends_with(".logits") ? logits
+                                : own || p.tensor.rank() < 2       ? others
+                                                                   : weights;
+    group.parameters.push_back(p);
+  }
+  return {weights, others, logits};
 }
 
 void detach_supernet(nn::Model& model) {

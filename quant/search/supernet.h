@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "../../nn/optimiser.h"
 #include "mixed_quantizer.h"
 #include "space.h"
 
@@ -57,6 +58,11 @@ class Supernet : public nn::Module {
 /// batch.
 std::shared_ptr<Supernet> attach_supernet(nn::Model& model, const SearchSpace& space,
                                           const SupernetOptions& options = {});
+/// The parameters of such a model in three groups: weights of the network, which decay; its other parameters
+/// and the quantizers' ranges, which do not; and logits with `importance_lr` times the learning rate, which
+/// do not either: decay would pull shares together (the released code has it).
+std::vector<nn::ParameterGroup> supernet_groups(const nn::Module& model, double weight_decay,
+                                                double importance_lr);
 /// Makes it the float model again that it was.
 void detach_supernet(nn::Model& model);
 

@@ -90,19 +90,35 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("ranges and x: the fused gradient is that of the mixture's surrogate, by differences") {
-  const Array x = activations({2, 3, 3, 2}, 1), g = random_normal({2, 3, 3, 2}, Philox(25), 1, DType::f64);
-  for (const char* name : {"lsq", "pact"}) {
+TEST_CASE("ranges and x: the gradient of a site is that of the mixture's surrogate, by differences") {
+  struct Site {
+    std::string quantizer;
+    bool weight;
+  };
+  const Array g = random_normal({2, 3, 3, 2}, Philox(25), 1, DType::f64);
+  for (const auto& [name, weight] :
+       {Site{"lsq", false}, Site{"pact", false}, Site{"dsq", false}, Site{"lsq", true}, Site{"dsq", true}}) {
     CAPTURE(name);
-    const auto site = mixed(name, {2, 4}, false, x, DType::f64);
+    CAPTURE(weight);
+    const Array x =
+        weight ? random_normal({2, 3, 3, 2}, Philox(34), 0.3, DType::f64) : activations({2, 3, 3, 2}, 1);
+    // Ranges of other data: the largest value would lie on the very end of a range, where there is no slope.
+    const auto site = mixed(name, {2, 4}, weight, kernels::affine(x, 0.9, 0), DType::f64);
     const std::vector<double> pi = site->shares().value().to_vector();
     Tensors in = {x};
-    for (const auto& candidate : site->candidates()) in.push_back(candidate->own_parameters()[0].value());
+    for (const auto& candidate : site->candidates())
+      for (const Tensor& p : candidate->own_parameters()) in.push_back(p.value());
     const auto surrogate = [&](const Tensors& t) {
       Tensor total;
+      size_t next = 1;
       for (size_t j = 0; j < pi.size(); ++j) {
-        const Tensor term =
-            site->candidates()[j]->surrogate({t[0], t[j + 1]}, {x, in[j + 1].value()}) * pi[j];
+        Tensors own = {t[0]};
+        Arrays at = {x};
+        for (size_t k = 0; k < site->candidates()[j]->own_parameters().size(); ++k, ++next) {
+          own.push_back(t[next]);
+          at.push_back(in[next].value());
+        }
+        const Tensor term = site->candidates()[j]->surrogate(own, at) * pi[j];
         total = total.defined() ? total + term : term;
       }
       return sum(total * Tensor(g));
@@ -110,12 +126,17 @@ TEST_CASE("ranges and x: the fused gradient is that of the mixture's surrogate, 
     CHECK(gradcheck(surrogate, in).error < 1e-6);
     const Tensor leaf = Tensor::leaf(x);
     Tensors points = {leaf};
-    for (const auto& candidate : site->candidates()) points.push_back(candidate->own_parameters()[0]);
-    const Tensors fused = grad({sum((*site)(leaf)*Tensor(g))}, points);
+    for (const auto& candidate : site->candidates())
+      for (const Tensor& p : candidate->own_parameters()) points.push_back(p);
+    REQUIRE(points.size() == in.size());
+    const Tensors own = grad({sum((*site)(leaf)*Tensor(g))}, points);
     Tensors leaves;
     for (const Tensor& t : in) leaves.push_back(Tensor::leaf(t.value()));
     const Tensors expected = grad({surrogate(leaves)}, leaves);
-    for (size_t i = 0; i < fused.size(); ++i) check_close(fused[i].value(), expected[i].value(), 1e-5);
+    for (size_t i = 0; i < own.size(); ++i) {
+      CAPTURE(i);
+      check_close(own[i].value(), expected[i].value(), 1e-5);
+    }
   }
 }
 

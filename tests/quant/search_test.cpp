@@ -57,6 +57,9 @@ TEST_CASE("accounting by each convention: 7.26G and 6.78G are the same 2-bit Res
   CHECK(in_giga(static_cast<double>(a.all_alike)) == "7.256 G");
   CHECK(a.with_8bit_ends == a.quantized + ends * 64);
   CHECK(a.with_float_ends == a.quantized + ends * 1024);
+  CHECK(a.bops == a.all_alike);
+  CHECK(account(*model, uniform_policy(*model, {2, 2})).bops == a.with_8bit_ends);
+  CHECK(account(*model, uniform_policy(*model, {2, 2}, Skip::u8, Ends::floating)).bops == a.with_float_ends);
   // Other bits of the first and last layer change bytes, not these.
   CHECK(account(*model, uniform_policy(*model, {2, 2})).quantized == a.quantized);
   CHECK(account(*model, uniform_policy(*model, {2, 2})).weight_bits > a.weight_bits);
@@ -142,6 +145,42 @@ TEST_CASE("the best choice within limits is the best of all choices") {
   CHECK_FALSE(space.best(merit, least - 2, least - 1));
 }
 
+TEST_CASE("what is best anyway is found where BOPs of layers have no large common divisor, too") {
+  const auto model = nn::make_model("mobilenet_v2_cifar", {.width = 0.25});
+  const SearchSpace space(*model, some_bits, some_bits);
+  const auto merit = [](size_t layer, LayerBits bits) {
+    return Philox(35, layer).uniform(static_cast<uint64_t>(10 * bits.w + bits.a));
+  };
+  BitChoice best(space.layers().size());
+  for (size_t i = 0; i < best.size(); ++i)
+    for (const int w : some_bits)
+      for (const int a : some_bits)
+        if (merit(i, {w, a}) > merit(i, best[i]) || best[i] == LayerBits{}) best[i] = {w, a};
+  const int64_t own = space.bops(best);
+  CHECK(space.best(merit, own * 97 / 100, own * 103 / 100) == best);
+  const auto cheaper = space.best(merit, own * 87 / 100, own * 90 / 100);
+  REQUIRE(cheaper);
+  CHECK(space.bops(*cheaper) >= own * 87 / 100);
+  CHECK(space.bops(*cheaper) <= own * 90 / 100);
+}
+
+TEST_CASE("logits that are far apart keep their order, though their shares are 0 in floats") {
+  const auto model = small();
+  const SearchSpace space(*model, some_bits, some_bits);
+  const auto supernet = attach_supernet(*model, space);
+  Array logits = supernet->layers()[1].weight->logits.value();
+  logits.assign(Array::of<float>({0, 300, 100, 200}));  // of 2, 3, 4 and 6 bits
+  supernet->soften({.temperature = 0.1});
+  const auto merit = [&](int w) { return supernet->merit(1, {w, 4}); };
+  CHECK(supernet->layers()[1].weight->shares().value().to_vector()[2] == 0);
+  CHECK(merit(3) - merit(6) == doctest::Approx(1000));
+  CHECK(merit(6) - merit(4) == doctest::Approx(1000));
+  CHECK(merit(4) - merit(2) == doctest::Approx(1000));
+  const std::vector<double> all = supernet->layers()[1].weight->log_shares();
+  CHECK(all[1] == doctest::Approx(0));
+  CHECK(all[0] == doctest::Approx(-3000));
+}
+
 TEST_CASE("P13: equal logits give the bits nearest to the expected ones, not the fewest, and are counted") {
   const auto model = small();
   const SearchSpace space(*model, some_bits, some_bits);
@@ -223,6 +262,41 @@ TEST_CASE("a supernet is one convolution a layer, and leaves the float model as 
   detach_supernet(*model);
   CHECK(model->parameter_count() == parameters);
   CHECK((*model)(images).value().to_vector() == before);
+}
+
+TEST_CASE("P15: weights decay; logits, ranges and batch norms do not") {
+  const auto model = small();
+  const SearchSpace space(*model, some_bits, some_bits);
+  attach_supernet(*model, space);
+  const auto groups = supernet_groups(*model, 1e-4, 10);
+  REQUIRE(groups.size() == 3);
+  std::map<std::string, const nn::ParameterGroup*> group_of;
+  for (const nn::ParameterGroup& group : groups)
+    for (const nn::NamedTensor& p : group.parameters) group_of[p.name] = &group;
+  CHECK(group_of.size() == model->parameters().size());
+  CHECK(group_of.at("layer1.0.conv1.weight")->weight_decay == 1e-4);
+  CHECK(group_of.at("linear.weight")->weight_decay == 1e-4);
+  int logits = 0;
+  for (const auto& [name, group] : group_of) {
+    CAPTURE(name);
+    const bool own = name.starts_with("search."), logit = own && name.ends_with(".logits");
+    logits += logit;
+    CHECK(group->lr_scale == (logit ? 10 : 1));
+    if (own || name.find(".bn") != std::string::npos) CHECK(group->weight_decay == 0);
+  }
+  CHECK(logits == 12);
+  // A step without gradients moves what decays alone.
+  nn::SGD optimiser(groups, 0);
+  Tensors none;
+  for (const Tensor& p : optimiser.parameters()) none.push_back(Array::zeros(p.shape()));
+  const nn::State before = nn::clone(model->state());
+  optimiser.step(none, 1);
+  const nn::State after = model->state();
+  const auto moved = [&](const std::string& name) {
+    return after.at(name).to_vector() != before.at(name).to_vector();
+  };
+  CHECK(moved("layer1.0.conv1.weight"));
+  CHECK_FALSE(moved("search.layer1.0.conv1.weight.logits"));
 }
 
 TEST_CASE("P17: ranges are not frozen: they follow what is learned, and what the data become") {
@@ -344,7 +418,7 @@ TEST_CASE("P15: the teacher is left as it is, in whatever mode, and classes are 
   for (const auto& [name, array] : teacher->state()) CHECK(array.to_vector() == before[name]);
   CHECK(teacher->training());
   CHECK(model->training());
-  // Two equal teachers are one; an image without support is counted.
+  // Two equal teachers are one.
   const auto risk_of = [&](const std::vector<nn::Model*>& teachers) {
     return generalisation_risk(*model, *supernet, teachers, images, labels,
                                r_gmpq({.explained = ExplainedClass::label}));
@@ -353,6 +427,61 @@ TEST_CASE("P15: the teacher is left as it is, in whatever mode, and classes are 
         doctest::Approx(risk_of({teacher.get()}).imitation.item()).epsilon(1e-4));
   CHECK(risk_of({teacher.get()}).exponent > 1);
   CHECK_THROWS_AS(risk_of({}), argument_error);
+}
+
+TEST_CASE("several teachers explain one class, the top class of the first") {
+  const auto model = small(), first = small(), second = small();
+  nn::initialise(*first, 2);
+  nn::initialise(*second, 3);
+  const SearchSpace space(*model, {2, 4}, {2, 4});
+  const auto supernet = attach_supernet(*model, space);
+  const Array images = random_normal(model->input_shape(16), Philox(36)),
+              labels = Array::of(std::vector<int32_t>(16));
+  // What two teachers make of an image when the second explains these classes, or its own if there are none.
+  const auto imitation = [&](ExplainedClass explained, bool of_the_first) {
+    const nn::Evaluation one(*first), other(*second);
+    const nn::Attribution a = nn::attribute(*first, images, first->head());
+    const nn::Attribution b =
+        nn::attribute(*second, images, second->head(), of_the_first ? a.classes : std::vector<int32_t>());
+    CHECK((b.classes == a.classes) == of_the_first);
+    const Array target =
+        (Tensor(nn::scaled_to_one(a.map.value())) + Tensor(nn::scaled_to_one(b.map.value()))).value();
+    const auto classes = explained == ExplainedClass::own ? std::vector<int32_t>() : a.classes;
+    const Tensor map = nn::attribute(*model, images, model->head(), classes).map;
+    return nn::imitate(map, target, {.exponents = {3}}).loss.item();
+  };
+  for (const ExplainedClass explained : {ExplainedClass::own, ExplainedClass::teacher}) {
+    const Risk risk = generalisation_risk(
+        *model, *supernet, {first.get(), second.get()}, images, labels,
+        {.explained = explained, .capacity = {.rule = CapacityRule::constant, .constant = 3}});
+    CHECK(risk.imitation.item() == doctest::Approx(imitation(explained, true)).epsilon(1e-4));
+    CHECK(risk.imitation.item() != doctest::Approx(imitation(explained, false)).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("an image without support is counted") {
+  const auto model = small(), teacher = small();
+  const SearchSpace space(*model, {2, 4}, {2, 4});
+  const auto supernet = attach_supernet(*model, space);
+  const Array images = random_normal(model->input_shape(4), Philox(8)),
+              labels = Array::of<int32_t>({0, 1, 2, 3});
+  // Features are not negative: rows of ones support every class, rows of minus ones none.
+  const auto rows = [](nn::Model& of, float of_class_0) {
+    Array weight = of.state().at("linear.weight");
+    Array values = Array::full(weight.shape(), 1);
+    std::fill_n(values.data<float>(), weight.dim(1), of_class_0);
+    weight.assign(values);
+  };
+  const auto empty = [&] {
+    return generalisation_risk(*model, *supernet, {teacher.get()}, images, labels,
+                               {.explained = ExplainedClass::label})
+        .empty;
+  };
+  rows(*model, 1);
+  rows(*teacher, 1);
+  CHECK(empty() == 0);
+  rows(*teacher, -1);
+  CHECK(empty() == 1);
 }
 
 TEST_CASE("uniform and random policies stay within the budget") {
@@ -386,6 +515,15 @@ TEST_CASE("a policy of a choice is one that sites and files take, and gives the 
   CHECK(space.choice(again) == choice);
   CHECK(account(*model, again).quantized == space.bops(choice));
   CHECK_NOTHROW(attach_sites(*model, again));
+  // Ends and skips of 8 bits may have a quantizer of their own; searched layers keep theirs, even as ends.
+  const Policy two = space.policy(*model, choice, {4, 4, "dorefa"}, Skip::u8, Ends::eight, "lsq");
+  CHECK(two.layers.at("conv1") == LayerPolicy{8, 8, "lsq"});
+  CHECK(two.tensors.at("stem").quantizer == "lsq");
+  CHECK(two.layers.at("layer1.0.conv1").quantizer == "dorefa");
+  const SearchSpace with_ends(*model, some_bits, some_bits, /*ends=*/true);
+  const BitChoice all(with_ends.layers().size(), {3, 3});
+  CHECK(with_ends.policy(*model, all, {4, 4, "dorefa"}, Skip::u8, Ends::eight, "lsq").layers.at("conv1") ==
+        LayerPolicy{3, 3, "dorefa"});
 }
 
 TEST_CASE("Hutchinson's traces are those of a Hessian that is known") {
