@@ -192,6 +192,8 @@ void Options::parse(int argc, const char* const* argv) {
   }
 }
 
+bool Options::given(const std::string& name) const { return impl_->app.count(name) > 0; }
+
 Value Options::values() const {
   Value all = Value::Group{};
   for (const auto& option : impl_->options) all.set(option->name, option->value);

@@ -52,6 +52,8 @@ class Options {
 
   void parse(int argc, const char* const* argv);
 
+  /// Whether the command line has the option ("--epochs"), whatever its value.
+  bool given(const std::string& name) const;
   /// Every option and its value, for result.json.
   Value values() const;
 

@@ -24,11 +24,15 @@ std::vector<quant::LayerCost> cost_of(nn::Model& model, const quant::Policy& pol
   return cost;
 }
 
-// What papers print for a float network: MACs rounded to 0.01 G, times 32 x 32.
-const std::map<std::string, std::string> papers = {
-    {"resnet18", "1853.4G (1.81 GMAC)"},
-    {"resnet50", "3952.6G (3.86 GMAC: stride in the first 1x1)"},
-    {"mobilenet_v2", "337.9G (0.33 GMAC)"}};
+// What papers print for a float network on 224 x 224 pixels: MACs rounded to 0.01 G, times 32 x 32.
+struct Published {
+  int64_t macs;
+  std::string bops;
+};
+const std::map<std::string, Published> papers = {
+    {"resnet18", {1'814'073'344, "1853.4G (1.81 GMAC)"}},
+    {"resnet50", {4'089'184'256, "3952.6G (3.86 GMAC: stride in the first 1x1)"}},
+    {"mobilenet_v2", {300'774'272, "337.9G (0.33 GMAC)"}}};
 
 }  // namespace
 
@@ -51,9 +55,10 @@ Table accounting_table(const quant::Accounting& a, const std::string& name) {
   add("BOPs, these two with 8 x 8 bits", static_cast<double>(a.with_8bit_ends));
   add("BOPs, these two with 32 x 32 bits", static_cast<double>(a.with_float_ends));
   add("BOPs, these two with the mean bits of the others", static_cast<double>(a.all_alike));
+  add("BOPs, all layers at the bits of the policy", static_cast<double>(a.bops));
   add("BOPs of the float network", static_cast<double>(a.macs) * 1024);
-  if (const auto found = papers.find(name); found != papers.end())
-    table.row({"which papers write as", found->second, ""});
+  if (const auto found = papers.find(name); found != papers.end() && found->second.macs == a.macs)
+    table.row({"which papers write as", found->second.bops, ""});
   return table;
 }
 
@@ -69,11 +74,19 @@ void add_bits(Report& report, const quant::Policy& policy, nn::Model& model) {
 
 void record(const quant::Accounting& a, Value& result) {
   result.set("cost.macs", a.macs);
-  result.set("cost.bops", a.quantized);
+  result.set("cost.bops", a.bops);
+  result.set("cost.bops_inner", a.quantized);
   result.set("cost.bops_8bit_ends", a.with_8bit_ends);
   result.set("cost.bops_float_ends", a.with_float_ends);
   result.set("cost.bops_all_alike", a.all_alike);
-  result.set("cost.bytes", a.weight_bits / 8);
+  result.set("cost.weight_bytes", a.weight_bits / 8);
+}
+
+void record_bits(const quant::Policy& policy, Value& result) {
+  for (const auto& [name, layer] : policy.layers) {
+    result.set("bits.w." + name, layer.w_bits);
+    result.set("bits.a." + name, layer.a_bits);
+  }
 }
 
 MeasuredLatency measure_latency(nn::Model& model, const quant::Policy& policy) {

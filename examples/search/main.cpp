@@ -11,6 +11,7 @@
 // for examples/table.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <iostream>
 #include <optional>
 
@@ -37,14 +38,33 @@ using namespace stairgrad::examples;
 
 namespace {
 
-int describe(const Settings& s) {
+// What --model is on the pictures of --dataset, if that is given, and as it was published otherwise.
+nn::ModelOptions described_network(const Settings& s) {
   nn::ModelOptions options = nn::usual_options(s.task.model);
   options.width = s.task.width;
+  if (s.has_dataset) {
+    const data::Dataset pictures = data::load_dataset(s.task.dataset, s.common.data, data::Split::test);
+    options.in_channels = pictures.image_shape[2];
+    options.image_size = pictures.image_shape[0];
+    options.classes = pictures.classes();
+  }
+  if (s.task.size > 0) options.image_size = s.task.size;
+  check(options.image_size > 0, "--dataset ", s.task.dataset,
+        ": its pictures have no common size; say with --size what the network sees");
+  return options;
+}
+
+int describe(const Settings& s) {
+  const nn::ModelOptions options = described_network(s);
   const auto model = nn::make_model(s.task.model, options);
   nn::initialise(*model, s.common.seed);
   const quant::Policy policy = quant::Policy::load(s.describe, *model);
-  std::cout << policy_table(*model, policy).text() << "\n"
-            << accounting_table(quant::account(*model, policy), s.task.model).text() << "\n";
+  const quant::Accounting accounting = quant::account(*model, policy);
+  std::cout << s.task.model << " for pictures of " << options.image_size << " x " << options.image_size
+            << " x " << options.in_channels << "\n"
+            << policy_table(*model, policy).text() << "\n"
+            << accounting_table(accounting, s.task.model).text() << "\n"
+            << "weights: " << bytes(static_cast<double>(accounting.weight_bits) / 8) << "\n";
   const MeasuredLatency latency = measure_latency(*model, policy);
   if (latency.reason.empty())
     std::cout << "integer runtime: " << fixed(latency.ms, 3) << " ms for one image, "
@@ -65,6 +85,7 @@ class Search {
         budget_bops_(quant::parse_bops(s_.bops)),
         budget_(budget_bops_, s_.stiffness, s_.rate) {
     quant::check_quantizer(s_.policy.quantizer);
+    if (!s_.policy.eight_bit_quantizer.empty()) quant::check_quantizer(s_.policy.eight_bit_quantizer);
     space_.check_budget(budget_bops_, s_.tolerance / 100);
     run_.describe("search", s_.values, s_.common.seed);
     if (s_.share < 1) keep_share();
@@ -73,15 +94,16 @@ class Search {
 
   void go() {
     const Stopwatch watch;
+    std::optional<double> trained;  // seconds, in all processes of a search that was resumed
     if (s_.trains())
-      train();
+      trained = train();
     else if (s_.method == "hessian")
       choice_ = by_hessian();
     else if (s_.method == "random")
       choice_ = quant::random_choice(space_, lowest(), budget_bops_, s_.common.seed);
     else
       choice_ = quant::uniform_choice(space_, budget_bops_);
-    run_.seconds("search", watch.seconds());
+    run_.seconds("search", trained ? *trained : watch.seconds());
     finish();
   }
 
@@ -103,9 +125,9 @@ class Search {
     return std::llround(static_cast<double>(budget_bops_) * (1 - s_.tolerance / 100));
   }
   quant::Policy policy_of(const quant::BitChoice& choice) const {
-    return space_.policy(*float_, choice,
-                         {s_.policy.w_bits, s_.policy.a_bits, s_.policy.quantizer, s_.policy.granularity},
-                         quant::parse_skip(s_.policy.skip), quant::parse_ends(s_.policy.ends));
+    return space_.policy(
+        *float_, choice, {s_.policy.w_bits, s_.policy.a_bits, s_.policy.quantizer, s_.policy.granularity},
+        quant::parse_skip(s_.policy.skip), quant::parse_ends(s_.policy.ends), s_.policy.eight_bit_quantizer);
   }
 
   // --- the search by gradients ---
@@ -119,21 +141,9 @@ class Search {
       check(classes == task_.info.options.classes, "--teachers ", file, ": got a network for ", classes,
             " classes, expected ", task_.info.options.classes);
     }
-    check(!all.empty() || !s_.task.init.empty() || s_.attribution == 0, "--method ", s_.method,
-          " imitates a float network: name its file with --init or --teachers");
     if (all.empty()) all.push_back(copy_of_model());
     for (const auto& teacher : all) teacher->eval();
     return all;
-  }
-
-  std::vector<nn::ParameterGroup> groups() const {
-    std::vector<nn::ParameterGroup> groups = {
-        {{}, 1, s_.training.weight_decay}, {{}, 1, 0}, {{}, s_.importance_lr, 0}};
-    for (const nn::NamedTensor& p : task_.model->parameters()) {
-      const bool own = p.name.starts_with("search.");
-      groups[own && p.name.ends_with(".logits") ? 2 : own || p.tensor.rank() < 2].parameters.push_back(p);
-    }
-    return groups;
   }
 
   // Shares without noise are those that cost, choice and evaluation go by.
@@ -199,7 +209,8 @@ class Search {
     run_.metrics(line);
   }
 
-  void train() {
+  // Returns the seconds that it took.
+  double train() {
     check(s_.training.mixup == 0 && s_.training.cutmix == 0,
           "--mixup and --cutmix: a mixed picture has no class to explain, expected both 0");
     check(s_.training.epochs > 0, "--epochs 0: a search needs at least one");
@@ -212,7 +223,8 @@ class Search {
     batches_ = loader.batches();
     all_steps_ = static_cast<double>(s_.training.epochs * batches_);
     every_ = std::max<int64_t>(1, batches_ / 10);
-    nn::SGD optimiser(groups(), s_.training.momentum, /*nesterov=*/true);
+    nn::SGD optimiser(quant::supernet_groups(*task_.model, s_.training.weight_decay, s_.importance_lr),
+                      s_.training.momentum, /*nesterov=*/true);
     TrainingJob job{.phase = "search",
                     .model = *task_.model,
                     .optimiser = optimiser,
@@ -236,9 +248,10 @@ class Search {
       write_policy_of_epoch();
       return evaluate(*task_.model, measured, task_.test_transform(), s_.training.type());
     };
-    examples::train(job, s_.common.resume);
+    const double seconds = examples::train(job, s_.common.resume);
     soften(/*noise=*/false);
     decide();
+    return seconds;
   }
 
   // Whatever the value of a resumed run depends on.
@@ -422,6 +435,45 @@ class Search {
     }
   }
 
+  // Over the searched layers of a kind.
+  struct MeanBits {
+    double w = 0, a = 0;
+    int layers = 0;
+  };
+  template <class Kind>
+  MeanBits mean_bits(const Kind& counts) const {
+    MeanBits mean;
+    for (size_t i = 0; i < choice_.size(); ++i) {
+      if (!counts(space_.layers()[i])) continue;
+      mean.w += choice_[i].w;
+      mean.a += choice_[i].a;
+      ++mean.layers;
+    }
+    mean.w /= std::max(1, mean.layers);
+    mean.a /= std::max(1, mean.layers);
+    return mean;
+  }
+
+  // Figures of what the papers say about bits: activations have more than weights (F1), down-sample layers
+  // more than the others (F2), and how that differs between networks (F3).
+  void record_means(const MeanBits& mean, Value& result) const {
+    int64_t more_of_activations = 0;
+    for (const quant::LayerBits& bits : choice_) more_of_activations += bits.a > bits.w;
+    result.set("search.mean_w_bits", mean.w);
+    result.set("search.mean_a_bits", mean.a);
+    result.set("search.activation_to_weight_bits", mean.a / mean.w);
+    result.set("search.layers_with_more_activation_bits", more_of_activations);
+    const auto downsample = [](const quant::SearchLayer& layer) {
+      return layer.name.find(".downsample.") != std::string::npos;
+    };
+    const MeanBits own = mean_bits(downsample), others = mean_bits(std::not_fn(downsample));
+    if (own.layers == 0) return;
+    result.set("search.downsample.mean_w_bits", own.w);
+    result.set("search.downsample.mean_a_bits", own.a);
+    result.set("search.others.mean_w_bits", others.w);
+    result.set("search.others.mean_a_bits", others.a);
+  }
+
   void finish() {
     const quant::Policy policy = policy_of(choice_);
     data::atomic_write(run_.file("policy.json"), policy.to_json());
@@ -429,20 +481,13 @@ class Search {
     const int64_t own = space_.bops(choice_);
     Value& result = run_.result();
     record(accounting, result);
-    double w = 0, a = 0;
-    int64_t more_of_activations = 0;
-    for (const quant::LayerBits& bits : choice_) {
-      w += bits.w / static_cast<double>(choice_.size());
-      a += bits.a / static_cast<double>(choice_.size());
-      more_of_activations += bits.a > bits.w;
-    }
+    record_bits(policy, result);
+    const MeanBits mean = mean_bits([](const quant::SearchLayer&) { return true; });
     result.set("search.method", s_.title());
     result.set("search.budget", budget_bops_);
     result.set("search.bops", own);
     result.set("search.gbops", static_cast<double>(own) / 1e9);
-    result.set("search.mean_w_bits", w);
-    result.set("search.mean_a_bits", a);
-    result.set("search.layers_with_more_activation_bits", more_of_activations);
+    record_means(mean, result);
     const double minutes = result.find("seconds.search")->number() / 60;
     result.set("search.minutes", minutes);
 
@@ -452,7 +497,7 @@ class Search {
                        " in the searched layers, found in ", duration(60 * minutes)));
     report.section("Policy");
     add_bits(report, policy, *float_);
-    report.table(accounting_table(accounting, s_.task.width == 1 ? s_.task.model : ""));
+    report.table(accounting_table(accounting, s_.task.model));
     if (s_.trains()) {
       show_search(report);
       become_child(choice_);
@@ -470,8 +515,9 @@ class Search {
     std::cout << policy_table(*float_, policy).text() << "\n"
               << s_.title() << ": " << quant::in_giga(static_cast<double>(own)) << " BOPs of "
               << quant::in_giga(static_cast<double>(budget_bops_))
-              << " (all layers but the first and the last), mean bits " << fixed(w, 2) << " of weights and "
-              << fixed(a, 2) << " of activations, found in " << duration(60 * minutes) << "\n"
+              << " (all layers but the first and the last), mean bits " << fixed(mean.w, 2)
+              << " of weights and " << fixed(mean.a, 2) << " of activations, found in "
+              << duration(60 * minutes) << "\n"
               << (decision_.empty() ? "" : decision_ + "\n") << figures.str() << "\nsee "
               << run_.file("policy.json") << " and " << run_.file("report.html") << "\n";
   }

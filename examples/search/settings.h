@@ -17,17 +17,21 @@ struct Settings {
   bool scratch = false, search_ends = false, keep_empty = false;
   double importance_lr = 10, temperature = 1, last_temperature = 0.1, tolerance = 3, stiffness = 5,
          rate = 0.02, attribution = 40, share = 1;
-  int curve_points = 7, probes = 8, levels = 3;
-  double beta = 0.25, cells = 0.15;
+  int curve_points = 7, probes = 8;
   int64_t figures = 500, hessian_images = 64;
-  quant::RiskOptions risk;
+  quant::RiskOptions risk, r_gmpq = quant::r_gmpq({});  // the second: what --method r-gmpq adds
+  bool has_dataset = false;                             // --dataset was given; --describe has no default
   Value values;
 
+  /// Throws argument_error for options that miss, exclude each other or have no meaning here.
   void parse(int argc, char** argv);
 
   bool trains() const { return method == "gmpq" || method == "r-gmpq" || method == "edmips"; }
   /// As reports call it.
   std::string title() const { return method == "r-gmpq" ? "R-GMPQ, our reading" : method; }
+
+ private:
+  void check_search() const;
 };
 
 }  // namespace stairgrad::examples
