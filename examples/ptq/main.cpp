@@ -219,8 +219,13 @@ class Ptq {
   }
 
   quant::Policy policy(bool host) const {
-    if (!s_.policy.empty()) return quant::Policy::load(s_.policy, *task_.model);
     const std::string quantizer = text("affine:range=", s_.range, s_.border && !host ? ",border=yes" : "");
+    if (!s_.policy.empty()) {
+      quant::Policy policy = quant::Policy::load(s_.policy, *task_.model);
+      for (auto& [name, layer] : policy.layers) layer.quantizer = quantizer;
+      for (auto& [name, tensor] : policy.tensors) tensor.quantizer = quantizer;
+      return policy;
+    }
     return quant::preset_policy(*task_.model, {s_.w_bits, s_.a_bits, quantizer, s_.granularity},
                                 quant::parse_skip(s_.skip), quant::parse_preset(s_.preset));
   }

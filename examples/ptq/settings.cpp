@@ -41,7 +41,8 @@ void Settings::parse(int argc, char** argv) {
       .add("--skip", skip,
            "where the skip of a residual add lives: on the layer's grid, in 8 bits of its own, or in floats")
       .one_of({"shared", "u8", "float"});
-  options.add("--policy", policy, "a policy file in place of bits, preset, granularity and skip");
+  options.add("--policy", policy,
+              "a policy file in place of bits, preset, granularity and skip; its quantizers become affine");
   options.add("--calib", calib, "pictures to calibrate with, drawn by the seed").at_least(1);
   options.add("--calib-augment", calib_augment, "change them at random as in training");
   options.add("--calib-from-test", calib_from_test,
