@@ -95,12 +95,7 @@ class Apot final : public Quantizer {
     return where(q.inside, in[0] + alpha * (q.level - p), alpha * q.level);
   }
 
-  void project() override {
-    std::vector<double> alpha = values(0);
-    const std::vector<double> smallest = min_alpha_.to_vector();
-    for (size_t g = 0; g < alpha.size(); ++g) alpha[g] = std::max(alpha[g], smallest[g]);
-    set_values(0, alpha);
-  }
+  void project() override { set_values(0, raised(values(0), min_alpha_)); }
 
   /// The level of each x for alpha = 1, of the type of alpha, which has one value for each slice of x.
   /// `scaled` multiplies by alpha, in f32 as grids do.
@@ -142,14 +137,12 @@ class Apot final : public Quantizer {
 
   void choose(const Array& x) override {
     const Array data = transform(x).value();
-    std::vector<double> alpha, smallest;
+    std::vector<double> alpha;
     for (const ValueRange& r :
-         initial_ranges(options().settings.choice("init"), data, groups(), options().bits, is_signed())) {
+         initial_ranges(options().settings.choice("init"), data, groups(), options().bits, is_signed()))
       alpha.push_back(std::max(r.high, smallest_range));
-      smallest.push_back(std::max(smallest_range, 1e-3 * alpha.back()));
-    }
     set_values(0, alpha);
-    min_alpha_.assign(cast(Array::of(smallest), min_alpha_.dtype()));
+    min_alpha_.assign(cast(Array::of(floors(alpha, smallest_range)), min_alpha_.dtype()));
   }
 
   Array& min_alpha_;

@@ -25,13 +25,13 @@ Dsq::Dsq(const QuantizerOptions& options, int64_t channels, const DsqOptions& ds
 }
 
 void Dsq::choose(const Array& x) {
-  std::vector<double> low, high, narrowest;
+  std::vector<double> low, high, range;
   for (const ValueRange& r : initial_ranges(dsq_.init, x, groups(), options().bits, symmetric())) {
     low.push_back(symmetric() ? std::min(r.low, -smallest_range / 2) : r.low);
     high.push_back(std::max(r.high, low.back() + smallest_range));
-    narrowest.push_back(std::max(smallest_range, 1e-3 * (high.back() - low.back())));
+    range.push_back(high.back() - low.back());
   }
-  min_range_.assign(cast(Array::of(narrowest), min_range_.dtype()));
+  min_range_.assign(cast(Array::of(floors(range, smallest_range)), min_range_.dtype()));
   set_values(0, std::vector<double>(low.size(), dsq_.alpha));
   if (!options().weight) set_values(1, low);
   set_values(options().weight ? 1 : 2, high);

@@ -25,7 +25,7 @@ inline void accumulate(int64_t n, double* sums, Body body) {
     };
     for (int64_t step = 0; step < steps && i + width<T> <= n; ++step, i += width<T>)
       for (int64_t v = 0; v < vectors; ++v) add(v, i + v * lanes<T>);
-    if (i + width < T >> n) {
+    if (n < i + width<T>) {
       for (int64_t v = 0; v < vectors && i < n; ++v, i += lanes<T>) {
         if (i + lanes<T> <= n)
           add(v, i);

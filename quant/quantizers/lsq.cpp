@@ -52,12 +52,7 @@ class Lsq final : public Quantizer {
                         gradient_scale(x, lsq_positive(codes()))};
   }
 
-  void project() override {
-    std::vector<double> scale = values(0);
-    const std::vector<double> smallest = min_scale_.to_vector();
-    for (size_t g = 0; g < scale.size(); ++g) scale[g] = std::max(scale[g], smallest[g]);
-    set_values(0, scale);
-  }
+  void project() override { set_values(0, raised(values(0), min_scale_)); }
 
  private:
   Grid codes() const {
@@ -79,13 +74,10 @@ class Lsq final : public Quantizer {
   }
 
   void choose(const Array& x) override {
-    std::vector<double> scale, smallest;
-    for (const double step : first_steps(x)) {
-      scale.push_back(std::max(step, smallest_range / 255));
-      smallest.push_back(std::max(1e-3 * scale.back(), smallest_range / 255));
-    }
+    std::vector<double> scale = first_steps(x);
+    for (double& s : scale) s = std::max(s, smallest_range / 255);
     set_values(0, scale);
-    min_scale_.assign(cast(Array::of(smallest), min_scale_.dtype()));
+    min_scale_.assign(cast(Array::of(floors(scale, smallest_range / 255)), min_scale_.dtype()));
   }
 
   Array& min_scale_;

@@ -80,10 +80,7 @@ class LsqPlus final : public Quantizer {
   }
 
   void project() override {
-    std::vector<double> scale = values(0);
-    const std::vector<double> smallest = min_scale_.to_vector();
-    for (size_t g = 0; g < scale.size(); ++g) scale[g] = std::max(scale[g], smallest[g]);
-    set_values(0, scale);
+    set_values(0, raised(values(0), min_scale_));
     if (!options().weight) set_values(1, {has_offset() ? std::min(values(1)[0], 0.0) : 0.0});
   }
 
@@ -93,7 +90,7 @@ class LsqPlus final : public Quantizer {
   // Weights: max |mean +- 3 deviations| / 2^(b-1) (eq. 8); activations: the least squared error (eq. 9).
   void choose(const Array& x) override {
     const int n = (1 << options().bits) - 1;
-    std::vector<double> scale, smallest;
+    std::vector<double> scale;
     if (options().weight) {
       for (const Statistics& s : statistics(x, groups()))
         scale.push_back((std::abs(s.mean) + 3 * s.deviation) / (1 << (options().bits - 1)));
@@ -105,12 +102,9 @@ class LsqPlus final : public Quantizer {
       scale.push_back((r.high - r.low) / n);
       set_values(1, {has_offset() ? r.low : 0});
     }
-    for (double& s : scale) {
-      s = std::max(s, smallest_range / 255);
-      smallest.push_back(std::max(1e-3 * s, smallest_range / 255));
-    }
+    for (double& s : scale) s = std::max(s, smallest_range / 255);
     set_values(0, scale);
-    min_scale_.assign(cast(Array::of(smallest), min_scale_.dtype()));
+    min_scale_.assign(cast(Array::of(floors(scale, smallest_range / 255)), min_scale_.dtype()));
   }
 
   Array& min_scale_;

@@ -73,7 +73,7 @@ class Pact final : public Quantizer {
                         gradient_scale(x, intervals(options().bits, false))};
   }
 
-  void project() override { set_values(0, {std::max(values(0)[0], min_alpha_.item())}); }
+  void project() override { set_values(0, raised(values(0), min_alpha_)); }
 
  private:
   double step() const { return steps_of(options().bits, is_signed()); }
@@ -83,7 +83,7 @@ class Pact final : public Quantizer {
         initial_ranges(options().settings.choice("init"), x, 1, options().bits, symmetric())[0];
     const double alpha = std::max({r.high, -r.low, smallest_range});
     set_values(0, {alpha});
-    min_alpha_.assign(Array::full({1}, std::max(smallest_range, 1e-3 * alpha), min_alpha_.dtype()));
+    min_alpha_.assign(cast(Array::of(floors({alpha}, smallest_range)), min_alpha_.dtype()));
   }
 
   Array& min_alpha_;

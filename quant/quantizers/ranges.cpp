@@ -21,6 +21,18 @@ Grid zero_grid(double l, double u, int bits) {
   return {static_cast<float>(step), static_cast<float>(zero_point), 0, n};
 }
 
+std::vector<double> floors(const std::vector<double>& first, double smallest) {
+  std::vector<double> least;
+  for (const double value : first) least.push_back(std::max(1e-3 * value, smallest));
+  return least;
+}
+
+std::vector<double> raised(std::vector<double> values, const Array& least) {
+  const std::vector<double> floor = least.to_vector();
+  for (size_t g = 0; g < values.size(); ++g) values[g] = std::max(values[g], floor[g]);
+  return values;
+}
+
 std::vector<Statistics> statistics(const Array& x, int64_t groups) {
   const std::vector<double> data = x.to_vector();
   const auto count = static_cast<std::ptrdiff_t>(x.size() / groups);

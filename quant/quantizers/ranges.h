@@ -23,6 +23,12 @@ Grid symmetric_grid(double u, int bits);
 /// The levels l, ..., u in equal steps, moved to where zero is one of them (l <= 0 <= u).
 Grid zero_grid(double l, double u, int bits);
 
+/// What project() keeps a parameter above: a thousandth of its first values, one for each grid, and
+/// `smallest`.
+std::vector<double> floors(const std::vector<double>& first, double smallest);
+/// Values that are at least those of `least`.
+std::vector<double> raised(std::vector<double> values, const Array& least);
+
 struct Statistics {
   double min = 0, max = 0, mean = 0, deviation = 0, mean_abs = 0;
   double max_abs() const { return max > -min ? max : -min; }
