@@ -35,23 +35,25 @@ std::vector<double> raised(std::vector<double> values, const Array& least) {
 
 std::vector<Statistics> statistics(const Array& x, int64_t groups) {
   const std::vector<double> data = x.to_vector();
-  const auto count = static_cast<std::ptrdiff_t>(x.size() / groups);
+  const size_t size = data.size() / static_cast<size_t>(groups);
   std::vector<Statistics> all;
-  for (auto begin = data.begin(); begin != data.end(); begin += count) {
-    const auto end = begin + count;
-    Statistics s;
-    const auto [min, max] = std::minmax_element(begin, end);
-    s.min = *min;
-    s.max = *max;
-    for (auto value = begin; value != end; ++value) {
-      s.mean += *value;
-      s.mean_abs += std::abs(*value);
+  for (size_t first = 0; first < data.size(); first += size) {
+    std::vector<double> slice(data.data() + first, data.data() + first + size);
+    std::erase_if(slice, [](double value) { return !std::isfinite(value); });
+    all.emplace_back();
+    if (slice.empty()) continue;
+    Statistics& s = all.back();
+    const auto count = static_cast<double>(slice.size());
+    s.min = *std::min_element(slice.begin(), slice.end());
+    s.max = *std::max_element(slice.begin(), slice.end());
+    for (const double value : slice) {
+      s.mean += value;
+      s.mean_abs += std::abs(value);
     }
-    s.mean /= static_cast<double>(count);
-    s.mean_abs /= static_cast<double>(count);
-    for (auto value = begin; value != end; ++value) s.deviation += (*value - s.mean) * (*value - s.mean);
-    s.deviation = std::sqrt(s.deviation / static_cast<double>(count));
-    all.push_back(s);
+    s.mean /= count;
+    s.mean_abs /= count;
+    for (const double value : slice) s.deviation += (value - s.mean) * (value - s.mean);
+    s.deviation = std::sqrt(s.deviation / count);
   }
   return all;
 }

@@ -33,7 +33,7 @@ struct Statistics {
   double min = 0, max = 0, mean = 0, deviation = 0, mean_abs = 0;
   double max_abs() const { return max > -min ? max : -min; }
 };
-/// Of each of `groups` slices of the outermost axis.
+/// Of each of `groups` slices of the outermost axis, of the values that are finite; zeros if none is.
 std::vector<Statistics> statistics(const Array& x, int64_t groups);
 
 /// Where learned ranges start, by the setting "init": "deviations" (three, of normal or half-normal data, at

@@ -5,6 +5,7 @@
 // The threshold of the grid {-a, 0, a} is a / 2, so weights are put on it times a / (2 * 0.7 E|w|), a factor
 // that gradients do not see.
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 
 #include "../../autograd/ops.h"
@@ -31,7 +32,8 @@ class Ternary final : public Quantizer {
 
   Tensor transform(const Tensor& x) const override {
     const Tensor factor = spread(Tensor(level_) / (2 * Tensor(threshold_)), x.rank());
-    return x - stop_grad(x) + stop_grad(x * factor);
+    const Tensor w = clamp(x, -FLT_MAX, FLT_MAX);  // the difference of infinities is no number
+    return w - stop_grad(w) + stop_grad(w * factor);
   }
 
   Tensor apply(const Tensors& in) const override {
@@ -50,7 +52,7 @@ class Ternary final : public Quantizer {
       threshold.push_back(std::max(0.7 * s.mean_abs, smallest_range / 2));
       double sum = 0, count = 0;
       for (size_t i = level.size() * size; i < threshold.size() * size; ++i)
-        if (std::abs(w[i]) > threshold.back()) {
+        if (std::isfinite(w[i]) && std::abs(w[i]) > threshold.back()) {
           sum += std::abs(w[i]);
           ++count;
         }

@@ -164,17 +164,21 @@ TEST_CASE("NaN goes to the lowest level, infinities to the ends, and no paramete
     const auto quantizer = setting.make();
     (*quantizer)(setting.sample());
     quantizer->eval();
-    if (quantizer->traits().follows || !quantizer->traits().uniform) return;
-    Array x = setting.sample({4, 8}, 2);
+    // A figure of all weights takes part in what is put on the grid.
+    const bool spoilt = setting.name.ends_with("standardise=yes") ||
+                        ((setting.name == "dorefa" || setting.name == "pact") && setting.options.bits > 1);
+    if (!quantizer->traits().uniform || (spoilt && setting.options.weight)) return;
+    Array x = setting.sample({4, 64}, 2);
     x.data<float>()[0] = NAN;
     x.data<float>()[1] = HUGE_VALF;
     x.data<float>()[2] = -HUGE_VALF;
     const Tensor leaf = Tensor::leaf(x);
     const Quantized q = (*quantizer)(leaf);
     const Grid& g = q.grids[0];
-    CHECK(q.value.value().data<float>()[0] == grid::decode(g.lo, g));
-    CHECK(q.value.value().data<float>()[1] == grid::decode(g.hi, g));
-    CHECK(q.value.value().data<float>()[2] == grid::decode(g.lo, g));
+    const float* y = q.value.value().data<float>();
+    CHECK(y[0] == grid::decode(g.lo, g));
+    CHECK(y[1] == grid::decode(g.hi, g));
+    CHECK(y[2] == grid::decode(g.lo, g));
     Tensors inputs = {leaf};
     for (const nn::NamedTensor& p : quantizer->parameters()) inputs.push_back(p.tensor);
     for (const Tensor& gradient : grad({sum(q.value)}, inputs)) CHECK(all_finite(gradient.value()));
@@ -193,6 +197,12 @@ TEST_CASE("no range is chosen from NaN, infinity or nothing") {
 }
 
 TEST_CASE("the backward is the derivative of the surrogate, in x and in every parameter (f64)") {
+    // The other values and the grid are nearly what they were without.
+    for (int i = 0; i < 3; ++i) x.data<float>()[i] = x.data<float>()[3 + i];
+    const Quantized clean = (*quantizer)(x);
+    const float ratio = g.scale / clean.grids[0].scale;
+    CHECK((ratio > 0.5f && ratio < 2));
+    CHECK(all_finite(q.value.value()));
   for_each_setting([](const Setting& setting) {
     Setting exact = setting;
     exact.options.scale_gradients = false;
