@@ -71,7 +71,8 @@ std::vector<SiteStatistics> site_statistics(nn::Model& model, const Sites& sites
   std::map<std::string, SiteStatistics> found;
   {
     const SiteVisitor visitor(model, [&](const nn::NamedTap& site, const Tensor& x, const Quantized& q) {
-      measure(found[site.name], quantizers.at(site.name)->transform(x).value(), q);
+      const auto own = quantizers.find(site.name);  // a reader of a shared tensor has none
+      if (own != quantizers.end()) measure(found[site.name], own->second->transform(x).value(), q);
     });
     const nn::Evaluation evaluation(model);
     const NoGrad no_grad;

@@ -3,6 +3,7 @@
 #include <map>
 
 #include "../autograd/recorder.h"
+#include "quantizers/straight_through.h"
 
 namespace stairgrad::quant {
 namespace {
@@ -15,6 +16,13 @@ nn::Arithmetic* arithmetic_of(nn::Module& module) {
 }
 void set_arithmetic_of(nn::Module& module, nn::Arithmetic arithmetic) {
   if (nn::Arithmetic* own = arithmetic_of(module)) *own = arithmetic;
+}
+
+// The codes of a tensor that lies on a quantizer's grid already.
+Quantized codes_of(const Quantizer& quantizer, const Tensor& x) {
+  StraightThroughOp op(quantizer.to_grid(), everything(1));
+  op.codes = x.dtype() == DType::bf16;
+  return {apply_op(op, {x}), op.grids, op.codes};
 }
 
 // While it lives, sites see what reaches them, but pass it on as it is.
@@ -74,8 +82,8 @@ std::map<std::string, std::string> readers_of_tensors(nn::Model& model) {
 std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
   check_policy(policy, model);
   detach_sites(model);
-  // With a shared skip the tensor's own site has put it on the grid that the layer reads.
-  std::map<std::string, std::string> on_grid;
+  const std::shared_ptr<Sites> sites(new Sites(policy));
+  std::map<std::string, std::string>& on_grid = sites->readers_;
   if (policy.skip == Skip::shared) on_grid = readers_of_tensors(model);
   for (const auto& [layer, tensor] : on_grid)
     check(policy.layers.at(layer).a_bits == policy.tensors.at(tensor).bits, "[policy] layer '", layer,
@@ -85,7 +93,6 @@ std::shared_ptr<Sites> attach_sites(nn::Model& model, const Policy& policy) {
   for (const nn::NamedTensor& p : model.parameters())
     channels[p.name] = p.tensor.rank() ? p.tensor.dim(0) : 1;
 
-  const std::shared_ptr<Sites> sites(new Sites(policy));
   for (const nn::NamedTap& t : model.taps()) {
     if (t.tap->role == nn::Tap::Role::tensor) {
       const TensorPolicy& tensor = policy.tensors.at(t.name);
@@ -140,13 +147,23 @@ void Sites::set_progress(double share) {
 }
 
 void Sites::set_arithmetic(nn::Model& model, nn::Arithmetic arithmetic) {
-  std::map<std::string, std::shared_ptr<Quantizer>> by_name;
-  for (const Site& site : sites_) by_name[site.name] = site.quantizer;
+  const bool integers = arithmetic == nn::Arithmetic::integers;
+  std::map<std::string, std::shared_ptr<Quantizer>> uniform;
+  for (const Site& site : sites_)
+    if (site.quantizer->traits().uniform) uniform[site.name] = site.quantizer;
+  std::map<std::string, nn::Tap*> taps;
+  for (const nn::NamedTap& t : model.taps()) taps[t.name] = t.tap;
   for (const nn::NamedModule& m : model.modules()) {
-    const auto weight = by_name.find(m.name + ".weight"), input = by_name.find(m.name + ".input");
-    if (weight == by_name.end() || input == by_name.end()) continue;
-    if (!weight->second->traits().uniform || !input->second->traits().uniform) continue;
-    input->second->give_codes(arithmetic == nn::Arithmetic::integers);
+    if (!uniform.count(m.name + ".weight")) continue;
+    if (const auto input = uniform.find(m.name + ".input"); input != uniform.end()) {
+      input->second->give_codes(integers);
+    } else {
+      const auto reader = readers_.find(m.name);
+      if (reader == readers_.end() || !uniform.count(reader->second)) continue;
+      nn::Tap& tap = *taps.at(m.name + ".input");
+      tap.hook = nullptr;
+      if (integers) tap.hook = [q = uniform.at(reader->second)](const Tensor& x) { return codes_of(*q, x); };
+    }
     set_arithmetic_of(*m.module, arithmetic);
   }
 }

@@ -29,9 +29,9 @@ class Sites : public nn::Module {
   /// Before a step: how much of the training is done, 0 .. 1, for gradients that follow a schedule.
   void set_progress(double share);
 
-  /// What the layers of `model`, whose sites these are, multiply from now on. Integers, with exact sums, are for
-  /// layers whose weights and input are both quantized; with bf16 images they are convolved as codes, which
-  /// takes no longer than values.
+  /// What the layers of `model`, whose sites these are, multiply from now on. Integers, with exact sums, are
+  /// for layers whose weights and input are both quantized, be it by the site of a shared tensor; with bf16
+  /// images they are convolved as codes, which takes no longer than values.
   void set_arithmetic(nn::Model& model, nn::Arithmetic arithmetic);
 
  private:
@@ -42,6 +42,8 @@ class Sites : public nn::Module {
 
   Policy policy_;
   std::vector<Site> sites_;
+  // Layers without an input site of their own, and the shared tensor that each reads.
+  std::map<std::string, std::string> readers_;
 };
 
 /// The layers whose input is a stored tensor (a tap of role tensor) as it is, and which one. Runs the model

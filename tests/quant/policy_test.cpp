@@ -3,10 +3,13 @@
 
 #include <algorithm>
 
+#include "../../autograd/grad.h"
+#include "../../autograd/ops.h"
 #include "../../autograd/recorder.h"
 #include "../../data/formats/file.h"
 #include "../../nn/model.h"
 #include "../../quant/cost.h"
+#include "../../quant/site_statistics.h"
 #include "../../quant/sites.h"
 #include "../folder.h"
 
@@ -216,6 +219,46 @@ TEST_CASE("with a shared skip a layer that reads a stored tensor has no input si
   policy.layers["layer2.0.conv1"].a_bits = 3;
   CHECK_THROWS_WITH_AS(attach_sites(*model, policy),
                        doctest::Contains("'layer2.0.conv1' has a_bits 3 but reads"), argument_error);
+}
+
+TEST_CASE("with a shared skip, too, every layer multiplies integers if it is asked to") {
+  const auto model = resnet();
+  const auto sites = attach_sites(*model, uniform_policy(*model, {4, 4, "lsq"}, Skip::shared));
+  const Array images = random_normal(model->input_shape(3), Philox(1));
+  calibrate(*model, images);
+  model->eval();
+  const Tensor weight = model->parameters()[0].tensor;  // of the first layer: its gradient passes all others
+  const auto run = [&](nn::Arithmetic arithmetic, DType type) {
+    sites->set_arithmetic(*model, arithmetic);
+    for (const nn::NamedModule& m : model->modules()) {
+      if (const auto* layer = dynamic_cast<const nn::Conv2d*>(m.module))
+        CHECK(layer->arithmetic == arithmetic);
+      if (const auto* layer = dynamic_cast<const nn::Linear*>(m.module))
+        CHECK(layer->arithmetic == arithmetic);
+    }
+    const SiteRecorder recorder(*model);
+    const Tensor y = cast((*model)(cast(images, type)), DType::f32);
+    if (arithmetic == nn::Arithmetic::integers)
+      CHECK(recorder.integers.at("layer1.0.conv1.input").to_vector() ==
+            recorder.integers.at("stem").to_vector());
+    return Arrays{y.value(), grad(sum(square(y)), weight).value()};
+  };
+  const auto difference = [](const Array& a, const Array& b) {
+    double most = 0, scale = 0;
+    for (int64_t i = 0; i < a.size(); ++i) {
+      most = std::max<double>(most, std::abs(a.data<float>()[i] - b.data<float>()[i]));
+      scale = std::max<double>(scale, std::abs(b.data<float>()[i]));
+    }
+    return most / scale;
+  };
+  // A sum at the border of two codes may fall on either side.
+  const Arrays values = run(nn::Arithmetic::values, DType::f32),
+               codes = run(nn::Arithmetic::integers, DType::f32);
+  for (size_t i = 0; i < values.size(); ++i) CHECK(difference(codes[i], values[i]) < 0.1);
+  CHECK(site_statistics(*model, *sites, images).size() == sites->sites().size());
+  CHECK(difference(run(nn::Arithmetic::integers, DType::bf16)[0], values[0]) < 0.2);
+  const Arrays again = run(nn::Arithmetic::values, DType::f32);
+  for (size_t i = 0; i < values.size(); ++i) CHECK(again[i].to_vector() == values[i].to_vector());
 }
 
 TEST_CASE("cost is counted on the trace: ResNet-20 has 40,551,040 multiply-accumulates") {
