@@ -16,9 +16,12 @@ std::map<std::string, Tensor> weights_of(const nn::Model& model) {
   return weights;
 }
 
-Quantized quantized(Quantizer& quantizer, const Tensor& weights) {
+// On the grid that the step's forward has found, which is not looked for again.
+Quantized quantized(const Quantizer& quantizer, const Tensor& weights) {
   const NoGrad no_grad;
-  return quantizer(weights);
+  Tensors in = {quantizer.transform(weights)};
+  for (const Tensor& parameter : quantizer.own_parameters()) in.push_back(parameter);
+  return {quantizer.apply(in), quantizer.to_grid()};
 }
 
 // The ends of the grids, shaped to broadcast along the slices of an array of `rank`.

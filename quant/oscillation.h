@@ -15,7 +15,8 @@ class OscillationCounter {
   /// the weight of the newest step.
   OscillationCounter(const nn::Model& model, const Sites& sites, double momentum = 0.01);
 
-  /// To be called after every step of the optimiser.
+  /// To be called after every step of the optimiser. Codes are those on the grids as they are: ranges that
+  /// follow the weights are those of the step's forward.
   void update();
   /// Share of the weights of each site, by its name, whose frequency is above `threshold` (the paper's: 0.005).
   std::map<std::string, double> shares(double threshold = 0.005) const;

@@ -6,6 +6,7 @@
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
+#include "../../kernels/elementwise.h"
 #include "../../quant/oscillation.h"
 #include "settings.h"
 
@@ -35,6 +36,24 @@ struct Network {
     FAIL("no site ", name);
     return {};
   }
+};
+
+// A grid that follows the data of every call, and counts them.
+class Following final : public Quantizer {
+ public:
+  explicit Following(const QuantizerOptions& options)
+      : Quantizer(options), scale_(add_buffer("scale", {1})) {}
+  Grids grids(const Arrays&) const override { return {{static_cast<float>(scale_.item()), 0, -4, 3}}; }
+  Tensor surrogate(const Tensors& in, const Arrays&) const override { return in[0]; }
+  int observed = 0;
+
+ private:
+  void choose(const Array& x) override { scale_.assign(Array::full({1}, std::abs(x.to_vector()[0]) / 3)); }
+  void observe(const Array& x) override {
+    ++observed;
+    choose(x);
+  }
+  Array& scale_;
 };
 
 }  // namespace
@@ -120,6 +139,27 @@ TEST_CASE("oscillation: a weight that changes its code to and fro, not one that 
   CHECK(counter.shares().at(name) == doctest::Approx(1.0 / static_cast<double>(w.size())));
   CHECK(counter.shares(0.8).at(name) == 0);
   CHECK_THROWS_AS(OscillationCounter(*n.model, *n.sites, 1), argument_error);
+}
+
+TEST_CASE("oscillation and dampening take the grids that the forward has found, and look for none") {
+  register_quantizer("following",
+                     {[](const QuantizerOptions& o, int64_t) { return std::make_shared<Following>(o); }});
+  const Network n("following");
+  OscillationCounter counter(*n.model, *n.sites, 0.5);
+  const std::string name = "layer1.0.conv1.weight";
+  const auto quantizer = std::dynamic_pointer_cast<Following>(n.quantizer(name));
+  const Tensor weight = n.parameter(name);
+  (*quantizer)(weight);
+  CHECK(quantizer->observed == 1);
+  const Grids grids = quantizer->to_grid();
+  Array w = weight.value();
+  w.assign(kernels::affine(w, 1.5, 0));  // a step of the optimiser
+  counter.update();
+  CHECK(dampening(*n.model, *n.sites).item() > 0);
+  CHECK(quantizer->observed == 1);
+  CHECK(quantizer->to_grid() == grids);
+  CHECK(same_bits(counter.state().at(name + ".integers"),
+                  Quantized{fake_quantize(w, grids), grids}.integers()));
 }
 
 TEST_CASE("dampening: squared distance to the code within the grid, pulling weights to their codes") {
