@@ -2,8 +2,7 @@
 // skips and the ends of a network may have, are `dsq_fixed`.
 //
 //   slope=dsq       DSQ's with one interval on [-c, c], alpha constant: c = 1 for activations, three
-//   deviations
-//                   (at most max|w|) for weights (Gong et al., ICCV'19)
+//                   deviations for weights (Gong et al., ICCV'19)
 //   slope=hardtanh  1 where |x| <= 1 (Courbariaux et al., 2016)
 //   slope=tanh      k t (1 - tanh^2(t x)), t from 0.1 to 10 over the training, k = max(1 / t, 1) (Qin et al.,
 //                   IR-Net, CVPR'20, eq. 14)
