@@ -10,7 +10,6 @@
 #include <optional>
 
 #include "../autograd/ops.h"
-#include "../autograd/recorder.h"
 #include "../data/formats/file.h"
 #include "../data/formats/image.h"
 #include "../nn/batch_norm_statistics.h"
@@ -25,6 +24,7 @@
 #include "common/quantization.h"
 #include "common/report.h"
 #include "common/task.h"
+#include "common/teacher.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
@@ -142,12 +142,10 @@ class Qat {
   void make_teacher() {
     if (s_.distill == 0) return;
     check(!s_.task.init.empty() || !s_.teacher.empty(), "--distill needs a float network: --init or --teacher");
-    if (!s_.teacher.empty()) {
-      teacher_ = nn::load_model(s_.teacher);
-    } else {
-      teacher_ = copy_in_floats();
-    }
-    teacher_->eval();
+    if (s_.teacher.empty())
+      teacher_.emplace(copy_in_floats(), task_.normalisation, task_.normalisation);
+    else
+      teacher_ = Teacher::load(s_.teacher, task_.normalisation);
   }
   std::unique_ptr<nn::Model> copy_in_floats() const {
     auto copy = nn::make_model(s_.task.model, task_.info.options);
@@ -177,15 +175,7 @@ class Qat {
     sites_->set_progress(progress);
     const Tensor logits = cast((*task_.model)(images), DType::f32);
     Tensor loss = cross_entropy_of(logits, batch, s_.training.label_smoothing);
-    if (teacher_) {
-      Tensor expected;
-      {
-        const NoGrad no_grad;
-        expected = cast((*teacher_)(images), DType::f32);
-      }
-      const double t = s_.temperature;
-      loss = loss * (1 - s_.distill) + kl_divergence(logits, expected, t) * (s_.distill * t * t);
-    }
+    if (teacher_) loss = distilled(loss, logits, (*teacher_)(images), s_.distill, s_.temperature);
     if (s_.dampen > 0) {
       const double rise = (1 - std::cos(M_PI * progress)) / 2;
       loss = loss + quant::dampening(*task_.model, *sites_) * (s_.dampen * rise);
@@ -390,7 +380,8 @@ class Qat {
   WatchedPictures watched_;
   RunDirectory run_;
   quant::Policy policy_;
-  std::unique_ptr<nn::Model> teacher_, in_floats_;  // in_floats_: with --attribution
+  std::optional<Teacher> teacher_;
+  std::unique_ptr<nn::Model> in_floats_;  // with --attribution
   std::optional<AttributionFigures> looks_;
   std::shared_ptr<quant::Sites> sites_;
   std::optional<quant::OscillationCounter> oscillations_;
