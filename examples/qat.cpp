@@ -102,6 +102,7 @@ class Qat {
 
   void go() {
     policy_ = saved_policy_ ? *saved_policy_ : s_.quantization.policy_for(*task_.model);
+    measure_floats();
     if (s_.training.epochs > 0) {
       make_teacher();
       if (s_.attribution > 0) in_floats_ = copy_in_floats();
@@ -137,6 +138,15 @@ class Qat {
           ": it holds a quantized network, expected one in floats to train; with --epochs 0 it is measured");
     options.init_partial = true;  // the network without its quantizers, which come when their places exist
     return options;
+  }
+
+  // What --init does without quantizers, if it brings the whole network as it is.
+  void measure_floats() {
+    if (s_.task.init.empty() || saved_policy_ || !task_.not_loaded.none() || !s_.task.activation.empty())
+      return;
+    const Stopwatch watch;
+    run_.result().set("accuracy.float", evaluate(*task_.model, task_.test, task_.test_transform()).accuracy);
+    run_.seconds("float", watch.seconds());
   }
 
   void make_teacher() {
@@ -324,12 +334,15 @@ class Qat {
       report.curves("Alpha of weights", "epoch", "alpha", weight_alpha);
       report.curves("Alpha of activations", "epoch", "alpha", input_alpha);
     }
-    report.curves("Highest level of weights", "epoch", "value", curves_of(Role::weight, "high"));
-    report.curves("Highest level of activations", "epoch", "value", curves_of(Role::input, "high"));
-    report.curves("Quantization error of weights", "epoch", "share of the energy",
-                  curves_of(Role::weight, "error"));
-    report.curves("Quantization error of activations", "epoch", "share of the energy",
-                  curves_of(Role::input, "error"));
+    for (const auto& [role, what] : {std::pair{Role::weight, "weights"}, {Role::input, "activations"}}) {
+      report.curves(text("Lowest level of ", what), "epoch", "value", curves_of(role, "low"));
+      report.curves(text("Highest level of ", what), "epoch", "value", curves_of(role, "high"));
+    }
+    for (const auto& [figure, title] : {std::pair{"error", "Quantization error"},
+                                        {"clipping", "Clipping error"},
+                                        {"rounding", "Rounding error"}})
+      for (const auto& [role, what] : {std::pair{Role::weight, "weights"}, {Role::input, "activations"}})
+        report.curves(text(title, " of ", what), "epoch", "share of the energy", curves_of(role, figure));
     std::vector<BarRow> errors, oscillating;
     for (const quant::Sites::Site& site : sites_->sites()) {
       const auto last = [&](const std::string& figure) {

@@ -23,7 +23,7 @@ assert 0 < conv["weight"]["alpha"] < 1 and conv["weight"]["low"] < 0 < conv["wei
 assert abs(conv["weight"]["error"] - conv["weight"]["clipping"] - conv["weight"]["rounding"]) < 1e-9
 assert 0 <= conv["weight"]["oscillating"] <= 1 and conv["input"]["low"] == 0
 PYTHON
-check 'and their charts' grep -q 'Mean alpha' whole/report.html
+check 'and their charts' sh -c "grep -q 'Mean alpha' whole/report.html && grep -q 'Clipping error of weights' whole/report.html"
 
 stopped_and_resumed '"epoch":3' "$build/examples/qat" "${common[@]}" "${start[@]}"
 check 'with the same trajectories' cmp <(grep sites stopped/metrics.jsonl) <(grep sites whole/metrics.jsonl)
