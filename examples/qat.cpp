@@ -221,6 +221,7 @@ class Qat {
                               {"quantizer-lr", text(s_.quantizer_lr)},
                               {"distill", text(s_.distill, ' ', s_.temperature, ' ', s_.teacher)},
                               {"dampen", text(s_.dampen)}}};
+    note_later_options(job);
     job.parts = {{"oscillation", oscillations_->state()}, {"progress", {{"steps", steps_}}}};
     job.loss = [&](const Tensor& images, const data::Batch& batch) { return loss_of(images, batch); };
     job.after_step = [&] {
@@ -236,6 +237,17 @@ class Qat {
     };
     run_.seconds(phase, examples::train(job, s_.common.resume));
     epochs_ += options.epochs;
+  }
+
+  // What checkpoints of earlier builds do not note: those go on without.
+  void note_later_options(TrainingJob& job) const {
+    const std::map<std::string, std::string> notes = {
+        {"activation", nn::to_string(task_.info.options.style.activation)},
+        {"normalisation", task_.info.notes.at("normalisation")},
+        {"progressive", s_.progressive.empty() ? "" : text(s_.progressive, ' ', s_.stage_epochs)}};
+    const bool earlier = s_.common.resume && run_.has(job.checkpoint) &&
+                         !nn::load_checkpoint(run_.file(job.checkpoint)).notes.count("normalisation");
+    if (!earlier) job.notes.insert(notes.begin(), notes.end());
   }
 
   // A line of metrics with what every site does to some training pictures.
