@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
+#include <optional>
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
@@ -11,6 +12,7 @@
 #include "../../kernels/threads.h"
 #include "../../nn/attribution.h"
 #include "../../nn/model.h"
+#include "../../quant/oscillation.h"
 #include "../common/quantization.h"
 #include "../common/table.h"
 #include "../common/training.h"
@@ -63,6 +65,7 @@ class TrainingStep {
         sites_(s.quantized ? quantized(s.quantization) : nullptr),
         optimiser_(sites_ ? quantized_groups(*model_, *sites_, 5e-4) : decayed_groups(*model_, 5e-4), 0.9,
                    /*nesterov=*/true) {
+    if (sites_) oscillations_.emplace(*model_, *sites_);
     if (!s.attribution.empty()) attend_to(s.attribution);
     for (int64_t i = 0; i < s.network.batch; ++i)
       labels_.data<int32_t>()[i] = static_cast<int32_t>(i % s.network.classes);
@@ -115,6 +118,7 @@ class TrainingStep {
       optimiser_.step(gradients, 1e-3);
       if (sites_) sites_->project();
     });
+    if (oscillations_) part("oscillations", [&] { oscillations_->update(); });
     part("release", [&] {
       loss = {};
       gradients.clear();
@@ -126,6 +130,7 @@ class TrainingStep {
   Array labels_;
   std::shared_ptr<quant::Sites> sites_;
   nn::SGD optimiser_;
+  std::optional<quant::OscillationCounter> oscillations_;  // as qat counts them
   size_t attended_ = 0;  // blocks before the attribution, 0: none
   std::vector<int32_t> classes_;
   Array target_;
