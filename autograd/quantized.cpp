@@ -26,7 +26,7 @@ Array along_slices(const std::vector<float>& values, int rank) {
 
 float largest_integer(const Grid& g) {
   return Quantized::fineness(g) * std::max(std::abs(static_cast<float>(g.lo) - g.zero_point),
-                                std::abs(static_cast<float>(g.hi) - g.zero_point));
+                                           std::abs(static_cast<float>(g.hi) - g.zero_point));
 }
 
 // The largest sum of |w| of an output channel.

@@ -44,8 +44,8 @@ Dataset first(const Dataset& dataset, int64_t count);
 /// missing data, and format_error for damaged data.
 Dataset load_dataset(const std::string& name, const std::string& dir = "", Split split = Split::train);
 
-/// Where a file that is kept beside the data sets is: `path` itself if it exists or is absolute, else `path` within
-/// the folder of the data, such as weights/resnet20.th. The file need not exist.
+/// Where a file that is kept beside the data sets is: `path` itself if it exists or is absolute, else `path`
+/// within the folder of the data, such as weights/resnet20.th. The file need not exist.
 std::string find_file(const std::string& path, const std::string& dir = "");
 
 /// The names load_dataset knows.

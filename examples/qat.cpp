@@ -2,7 +2,8 @@
 // what became of it.
 //
 //     build/examples/train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/float
-//     build/examples/qat --model resnet20 --dataset cifar10 --init out/float/model.safetensors --wbits 2 --abits 2
+//     build/examples/qat --model resnet20 --dataset cifar10 --init out/float/model.safetensors --wbits 2
+//     --abits 2
 //         --quantizer dsq --epochs 15 --dtype bf16 --integer-forward --out out/w2a2
 //
 // quant/results/qat_cifar10.json is a table of such runs, for examples/table.
@@ -63,11 +64,13 @@ struct Settings {
         .between(0, 1);
     options.add("--temperature", temperature, "of the distillation").between(0.1, 100);
     options.add("--teacher", teacher, "model file of the teacher (default: --init as it was in floats)");
-    options.add("--dampen", dampen,
-                "weight of the dampening loss against oscillating weights, rising along a cosine, such as 1e-3")
+    options
+        .add("--dampen", dampen,
+             "weight of the dampening loss against oscillating weights, rising along a cosine, such as 1e-3")
         .at_least(0);
-    options.add("--bn-batches", batch_norm_batches,
-                "take the statistics of batch norms anew from so many training batches at the end")
+    options
+        .add("--bn-batches", batch_norm_batches,
+             "take the statistics of batch norms anew from so many training batches at the end")
         .at_least(0);
     options
         .add("--attribution", attribution,
@@ -83,7 +86,8 @@ struct Settings {
     check(attribution == 0 || (training.epochs > 0 && !task.init.empty()),
           "--attribution compares a network that is trained here with its --init in floats; got no --init or "
           "--epochs 0");
-    check(training.epochs > 0 || !task.init.empty(), "--epochs 0 measures a network; name its file with --init");
+    check(training.epochs > 0 || !task.init.empty(),
+          "--epochs 0 measures a network; name its file with --init");
     training.seed = common.seed;
     values = options.values();
   }
@@ -151,7 +155,8 @@ class Qat {
 
   void make_teacher() {
     if (s_.distill == 0) return;
-    check(!s_.task.init.empty() || !s_.teacher.empty(), "--distill needs a float network: --init or --teacher");
+    check(!s_.task.init.empty() || !s_.teacher.empty(),
+          "--distill needs a float network: --init or --teacher");
     if (s_.teacher.empty())
       teacher_.emplace(copy_in_floats(), task_.normalisation, task_.normalisation);
     else
@@ -197,7 +202,8 @@ class Qat {
     sites_ = s_.quantization.attach(*task_.model, policy);
     calibrate(*task_.model, task_, s_.common.seed);
     data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
-    nn::SGD optimiser(quantized_groups(*task_.model, *sites_, options.weight_decay, s_.quantizer_lr), options.momentum,
+    nn::SGD optimiser(quantized_groups(*task_.model, *sites_, options.weight_decay, s_.quantizer_lr),
+                      options.momentum,
                       /*nesterov=*/true);
     oscillations_.emplace(*task_.model, *sites_);
     steps_ = Array::scalar(0, DType::f64);
@@ -326,7 +332,8 @@ class Qat {
     std::vector<Curve> all;
     for (const quant::Sites::Site& site : sites_->sites())
       if (site.role == role)
-        if (Curve one = curve(site.name, "sites." + site.name + '.' + figure); !one.x.empty()) all.push_back(one);
+        if (Curve one = curve(site.name, "sites." + site.name + '.' + figure); !one.x.empty())
+          all.push_back(one);
     return all;
   }
   static Curve mean_of(const std::string& name, const std::vector<Curve>& curves) {

@@ -55,7 +55,8 @@ struct Settings {
     options.add("--wbits", w_bits, "bits of weights; of the first and last layer: see --ends").between(1, 8);
     options.add("--abits", a_bits, "bits of activations").between(1, 8);
     options
-        .add("--skip", skip, "where the skip of a residual add lives: 8 bits of its own, the layer's grid, or floats")
+        .add("--skip", skip,
+             "where the skip of a residual add lives: 8 bits of its own, the layer's grid, or floats")
         .one_of({"u8", "shared", "float"});
     options.add("--ends", ends, "bits of the first and last layer").one_of({"8", "same"});
     options.add("--workers", workers, "threads that prepare batches").at_least(1);

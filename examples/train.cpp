@@ -130,8 +130,8 @@ int main(int argc, char** argv) {
               << s.task.dataset << ": " << count(task.train.size()) << " training and "
               << count(task.test.size()) << (s.task.validate ? " held-out pictures\n" : " test pictures\n");
     if (s.task.init_partial)
-      std::cout << "--init-partial: "
-                << (task.not_loaded.none() ? "everything fits" : task.not_loaded.str()) << "\n";
+      std::cout << "--init-partial: " << (task.not_loaded.none() ? "everything fits" : task.not_loaded.str())
+                << "\n";
     const WatchedPictures watched = watched_pictures(s.task, task, s.test_curve);
     if (s.training.epochs > 0) fit(s, task, watched, run);
 

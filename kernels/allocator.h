@@ -12,8 +12,8 @@ void* allocate(size_t bytes);
 /// Gives a block of allocate(bytes) back to the cache.
 void deallocate(void* block, size_t bytes) noexcept;
 
-/// False under AddressSanitizer: there every block is of exactly its size and goes back to the system at once, so
-/// that the sanitizer sees who reads beside it or after its end.
+/// False under AddressSanitizer: there every block is of exactly its size and goes back to the system at
+/// once, so that the sanitizer sees who reads beside it or after its end.
 extern const bool blocks_are_cached;
 
 struct MemoryStats {

@@ -52,10 +52,9 @@ Array compute(ConvOp op, ConvArrays arrays, const Shape& shape, DType type, cons
   if (arrays.src.dtype() == DType::bf16) {
     report(op, arrays, options, "the f32 kernel, rounded at the store", "no bf16 kernel here");
     const auto widened = [&](const Array& a) { return &a == &result ? Array() : cast(a, DType::f32); };
-    return cast(
-        compute(op, {widened(arrays.src), widened(arrays.weights), widened(arrays.dst), arrays.scale}, shape,
-                DType::f32, options),
-        type);
+    return cast(compute(op, {widened(arrays.src), widened(arrays.weights), widened(arrays.dst), arrays.scale},
+                        shape, DType::f32, options),
+                type);
   }
   return on_reference(empty ? "an array is empty" : "no faster kernel here");
 }

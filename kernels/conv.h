@@ -29,8 +29,8 @@ namespace kernels {
 Shape conv2d_shape(const Shape& src, const Shape& weights, const Conv2dOptions& options);
 
 /// C(x, w): (n, h, w, ic) x (oc, kh, kw, ic / groups) -> (n, oh, ow, oc). src is f32, bf16 or f64; with bf16
-/// the weights may be f32 (they are rounded) and the result is bf16. Sums are multiplied by `scale`, f32 (oc),
-/// before they are rounded, if it has a value.
+/// the weights may be f32 (they are rounded) and the result is bf16. Sums are multiplied by `scale`, f32
+/// (oc), before they are rounded, if it has a value.
 Array conv2d(const Array& src, const Array& weights, const Conv2dOptions& options, const Array& scale = {});
 
 /// D(g, w): the gradient of C with respect to src, of shape `src_shape` and the type of diff_dst.

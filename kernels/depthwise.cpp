@@ -83,8 +83,8 @@ Array arranged(const Array& weights, const std::vector<int64_t>& order) {
 }
 
 // What the forward reads for a part of a row of dst, where `rows` of src lie under the taps.
-simd::DepthwiseRow row_of(const Part& part, const RowsInside& rows, const Images& src, const Images& dst, int64_t k,
-                          const Conv2dOptions& o) {
+simd::DepthwiseRow row_of(const Part& part, const RowsInside& rows, const Images& src, const Images& dst,
+                          int64_t k, const Conv2dOptions& o) {
   return {.channels = part.channels,
           .pitch = src.c,
           .width = src.w,

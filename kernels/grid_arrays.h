@@ -16,8 +16,8 @@ void encode(const Array& x, const Grid& grid, Array& codes);
 /// f32 values of u8 or s8 codes.
 Array decode(const Array& codes, const Grid& grid);
 
-/// decode(encode(x)) in one pass; x f32, f64 (which is rounded to f32 first), or bf16 (to which the values are
-/// rounded).
+/// decode(encode(x)) in one pass; x f32, f64 (which is rounded to f32 first), or bf16 (to which the values
+/// are rounded).
 Array fake_quantize(const Array& x, const Grid& grid);
 
 /// (code - zero_point) * step of every element of x (bf16), as bf16: exact while it needs 8 bits at most.

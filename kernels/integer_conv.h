@@ -46,8 +46,8 @@ class IntegerConv {
   /// are made for bands of its rows then.
   explicit IntegerConv(const IntegerConvSpec& spec, IntegerKernel kernel = IntegerKernel::fastest,
                        int shares = 1);
-  /// `like` with other constants: b, m and src_zero_point of an input on another grid. Our own loops share its
-  /// packed weights; oneDNN keeps them once more.
+  /// `like` with other constants: b, m and src_zero_point of an input on another grid. Our own loops share
+  /// its packed weights; oneDNN keeps them once more.
   IntegerConv(const IntegerConv& like, const Array& b, const Array& m, int src_zero_point);
   ~IntegerConv();
   IntegerConv(IntegerConv&&) noexcept;

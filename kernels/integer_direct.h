@@ -16,7 +16,8 @@ class DirectConv {
   static bool available() { return simd::integer_table().conv.dense != nullptr; }
 
   explicit DirectConv(const IntegerConvSpec& spec);
-  /// `like` with the b, m and src_zero_point of `spec`, which is its own but for them. Shares the packed weights.
+  /// `like` with the b, m and src_zero_point of `spec`, which is its own but for them. Shares the packed
+  /// weights.
   DirectConv(const DirectConv& like, const IntegerConvSpec& spec);
 
   /// Of the memory that run() needs for itself.

@@ -187,7 +187,9 @@ std::string conv2d(ConvOp op, ConvArrays arrays, const Conv2dOptions& options) {
       dst{op == ConvOp::forward ? DNNL_ARG_DST : DNNL_ARG_DIFF_DST, wrap(p->dst, arrays.dst.raw())};
   if (arrays.scale.has_value())
     execute(p->primitive,
-            {src, filters, dst,
+            {src,
+             filters,
+             dst,
              {DNNL_ARG_ATTR_MULTIPLE_POST_OP(0) | DNNL_ARG_SRC_1, wrap(p->scale, arrays.scale.raw())}},
             p->scratchpad);
   else

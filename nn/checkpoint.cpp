@@ -130,7 +130,8 @@ void save_model(const std::string& path, const Module& model, const ModelInfo& i
   if (o.style != ConvStyle{}) {
     options["style"] = {
         {"folded", o.style.folded}, {"same_padding", o.style.same_padding}, {"eps", o.style.eps}};
-    if (o.style.activation != Activation::relu) options["style"]["activation"] = to_string(o.style.activation);
+    if (o.style.activation != Activation::relu)
+      options["style"]["activation"] = to_string(o.style.activation);
   }
   file.metadata["stairgrad.options"] = options.dump();
   save(path, file, model_format);

@@ -37,7 +37,8 @@ Array ends(const Grids& grids, bool high, int rank) {
 
 OscillationCounter::OscillationCounter(const nn::Model& model, const Sites& sites, double momentum)
     : momentum_(momentum) {
-  check(momentum > 0 && momentum < 1, "[oscillation] momentum: got ", momentum, ", expected 0 < momentum < 1");
+  check(momentum > 0 && momentum < 1, "[oscillation] momentum: got ", momentum,
+        ", expected 0 < momentum < 1");
   const std::map<std::string, Tensor> weights = weights_of(model);
   for (const Sites::Site& site : sites.sites()) {
     if (site.role != nn::Tap::Role::weight) continue;
@@ -97,7 +98,8 @@ Tensor dampening(const nn::Model& model, const Sites& sites) {
     const Quantized q = quantized(*site.quantizer, weight);
     Tensor latent = site.quantizer->transform(weight);
     if (q.on_grid())  // beyond its ends nothing oscillates
-      latent = minimum(maximum(latent, ends(q.grids, false, weight.rank())), ends(q.grids, true, weight.rank()));
+      latent =
+          minimum(maximum(latent, ends(q.grids, false, weight.rank())), ends(q.grids, true, weight.rank()));
     total = total + sum(square(q.value - latent));
   }
   return total;

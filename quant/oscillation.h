@@ -11,14 +11,15 @@ namespace stairgrad::quant {
 /// eq. 4).
 class OscillationCounter {
  public:
-  /// Of the weights of `model`, whose sites these are. Throws argument_error unless 0 < momentum < 1, which is
-  /// the weight of the newest step.
+  /// Of the weights of `model`, whose sites these are. Throws argument_error unless 0 < momentum < 1, which
+  /// is the weight of the newest step.
   OscillationCounter(const nn::Model& model, const Sites& sites, double momentum = 0.01);
 
   /// To be called after every step of the optimiser. Codes are those on the grids as they are: ranges that
   /// follow the weights are those of the step's forward.
   void update();
-  /// Share of the weights of each site, by its name, whose frequency is above `threshold` (the paper's: 0.005).
+  /// Share of the weights of each site, by its name, whose frequency is above `threshold` (the paper's:
+  /// 0.005).
   std::map<std::string, double> shares(double threshold = 0.005) const;
 
   /// For checkpoints; shares memory.
@@ -35,8 +36,8 @@ class OscillationCounter {
   double momentum_;
 };
 
-/// The dampening loss, sum over all quantized weights of (Q(w) - clip(w))^2 with Q(w) as a constant (eq. 6): it
-/// draws weights to the middle of their bins.
+/// The dampening loss, sum over all quantized weights of (Q(w) - clip(w))^2 with Q(w) as a constant (eq. 6):
+/// it draws weights to the middle of their bins.
 Tensor dampening(const nn::Model& model, const Sites& sites);
 
 }  // namespace stairgrad::quant

@@ -52,9 +52,9 @@ struct Policy {
   static Policy load(const std::string& path, nn::Module& model);
 };
 
-/// Every layer of `model` alike but for the ends. What has 8 bits on its own account (Ends::eight, Skip::u8) is quantized by
-/// `eight_bit`, if that is not empty: quantizers with a fixed range, such as DoReFa's, would clip images and sums. Throws
-/// argument_error for bits outside 1 .. 8 and 32.
+/// Every layer of `model` alike but for the ends. What has 8 bits on its own account (Ends::eight, Skip::u8)
+/// is quantized by `eight_bit`, if that is not empty: quantizers with a fixed range, such as DoReFa's, would
+/// clip images and sums. Throws argument_error for bits outside 1 .. 8 and 32.
 Policy uniform_policy(nn::Module& model, const LayerPolicy& layer, Skip skip = Skip::u8,
                       Ends ends = Ends::eight, const std::string& eight_bit = {});
 

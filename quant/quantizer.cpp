@@ -177,10 +177,10 @@ namespace {
 
 std::map<std::string, QuantizerEntry>& catalogue() {
   static std::map<std::string, QuantizerEntry> entries = {
-      {"affine", affine_entry()},     {"apot", apot_entry()},         {"binary", binary_entry()},       {"dorefa", dorefa_entry()},
-      {"dsq", dsq_entry()},           {"dsq_fixed", dsq_fixed_entry()}, {"lsq", lsq_entry()},
-      {"lsq_plus", lsq_plus_entry()}, {"pact", pact_entry()},           {"ste", ste_entry()},
-      {"ternary", ternary_entry()},
+      {"affine", affine_entry()}, {"apot", apot_entry()},         {"binary", binary_entry()},
+      {"dorefa", dorefa_entry()}, {"dsq", dsq_entry()},           {"dsq_fixed", dsq_fixed_entry()},
+      {"lsq", lsq_entry()},       {"lsq_plus", lsq_plus_entry()}, {"pact", pact_entry()},
+      {"ste", ste_entry()},       {"ternary", ternary_entry()},
   };
   return entries;
 }

@@ -14,10 +14,11 @@ struct SiteStatistics {
   std::string name;
   nn::Tap::Role role;
   std::map<std::string, double> learned;  ///< learned parameters of the quantizer, averaged over its grids
-  double low = 0, high = 0;  ///< ends of the grid, likewise; without a grid the least and the largest level in use
-  double error = 0;          ///< sum (Q(x) - x)^2 / sum x^2, of x as it is after Quantizer::transform()
-  double clipping = 0;   ///< the part of `error` from values more than half a step beyond the ends; without a grid,
-                         ///< from all beyond them
+  double low = 0,
+         high = 0;      ///< ends of the grid, likewise; without a grid the least and the largest level in use
+  double error = 0;     ///< sum (Q(x) - x)^2 / sum x^2, of x as it is after Quantizer::transform()
+  double clipping = 0;  ///< the part of `error` from values more than half a step beyond the ends; without a
+                        ///< grid, from all beyond them
   double rounding = 0;   ///< the rest of it
   double saturated = 0;  ///< share of the values that clipping is about
 };

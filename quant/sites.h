@@ -83,8 +83,8 @@ class SiteVisitor {
   Visit visit_;
 };
 
-/// While it lives, keeps what every site of activations of a model gave last: integers q (grid.h), by the name of the
-/// site.
+/// While it lives, keeps what every site of activations of a model gave last: integers q (grid.h), by the
+/// name of the site.
 class SiteRecorder {
  public:
   explicit SiteRecorder(nn::Model& model);

@@ -8,8 +8,8 @@
 namespace stairgrad::data {
 namespace {
 
-constexpr uint32_t local_signature = 0x04034b50, central_signature = 0x02014b50,
-                   end64_signature = 0x06064b50, locator64_signature = 0x07064b50;
+constexpr uint32_t local_signature = 0x04034b50, central_signature = 0x02014b50, end64_signature = 0x06064b50,
+                   locator64_signature = 0x07064b50;
 constexpr uint64_t end_size = 22, locator64_size = 20;
 constexpr uint32_t in_zip64 = 0xffffffff;
 constexpr uint16_t encrypted = 1, sizes_follow = 8;

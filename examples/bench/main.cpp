@@ -37,7 +37,7 @@ std::unique_ptr<nn::Model> NetworkOptions::make() const {
 
 Array NetworkOptions::images(const nn::Model& network) const {
   return cast(random_normal(network.input_shape(batch), Philox(1)),
-                       dtype == "bf16" ? DType::bf16 : DType::f32);
+              dtype == "bf16" ? DType::bf16 : DType::f32);
 }
 
 double since_start() { return began.seconds(); }

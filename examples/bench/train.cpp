@@ -131,7 +131,7 @@ class TrainingStep {
   std::shared_ptr<quant::Sites> sites_;
   nn::SGD optimiser_;
   std::optional<quant::OscillationCounter> oscillations_;  // as qat counts them
-  size_t attended_ = 0;  // blocks before the attribution, 0: none
+  size_t attended_ = 0;                                    // blocks before the attribution, 0: none
   std::vector<int32_t> classes_;
   Array target_;
 };

@@ -9,8 +9,8 @@
 
 namespace stairgrad::examples {
 
-/// Programs that were started and are waited for. Ctrl-C does not reach them by itself; those that still run at
-/// the end are asked to stop, and waited for.
+/// Programs that were started and are waited for. Ctrl-C does not reach them by itself; those that still run
+/// at the end are asked to stop, and waited for.
 class Children {
  public:
   Children() = default;

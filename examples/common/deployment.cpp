@@ -106,7 +106,8 @@ void Agreement::record(Value& result) const {
   result.set("agreement.fake_quant_top1", fake_top1);
   result.set("agreement.fake_quant_codes_differing_percent", fake_share());
   Value::Group sites;
-  for (const auto& [name, site] : fake_sites) sites.push_back({name, percent_of(site.mismatched, site.codes)});
+  for (const auto& [name, site] : fake_sites)
+    sites.push_back({name, percent_of(site.mismatched, site.codes)});
   result.set("agreement.fake_quant_codes_differing_percent_by_site", sites);
 }
 

@@ -24,9 +24,9 @@ struct Agreement {
           mismatched = 0;  ///< codes of all values, and those that differ from the quantized evaluation
   /// Of all batch sizes that compare() takes, and those that differ from the quantized evaluation in any bit.
   int64_t logits = 0, logits_differing = 0;
-  int64_t fake_top1 = 0;   ///< images on which it agrees with fake quantization
-  /// Codes of a site, and those that differ from fake quantization: by rounding at the border of two codes, of its own sums
-  /// and of all layers before.
+  int64_t fake_top1 = 0;  ///< images on which it agrees with fake quantization
+  /// Codes of a site, and those that differ from fake quantization: by rounding at the border of two codes,
+  /// of its own sums and of all layers before.
   struct Site {
     int64_t codes = 0, mismatched = 0;
   };
@@ -60,8 +60,8 @@ quant::integer::Model deploy(nn::Model& model, const Task& task, const quant::Po
 Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const data::Dataset& dataset,
                   const data::Transform& transform, const std::function<Tensor(const Tensor&)>& forward = {});
 
-/// Writes model.safetensors, which says its accuracy and its policy, and policy.json to the folder of the run,
-/// and cost.params, .macs and .bops to its result; returns what the layers cost.
+/// Writes model.safetensors, which says its accuracy and its policy, and policy.json to the folder of the
+/// run, and cost.params, .macs and .bops to its result; returns what the layers cost.
 std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& policy, const Evaluated& fake,
                                              RunDirectory& run);
 

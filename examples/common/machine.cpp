@@ -1,8 +1,8 @@
 #include "machine.h"
 
-#include <filesystem>
 #include <cblas.h>
 #include <sched.h>
+#include <filesystem>
 
 #include <algorithm>
 #include <fstream>

@@ -5,8 +5,10 @@
 namespace stairgrad::examples {
 
 void QuantizationOptions::add_to(Options& o) {
-  o.add("--quantizer", quantizer, "how to quantize, such as dsq:alpha=0.2,learn_alpha=no\n" + quant::quantizer_help());
-  o.add("--wbits", w_bits, "bits of weights, 1 to 8, or 32 for floats; of the first and last layer: see --ends")
+  o.add("--quantizer", quantizer,
+        "how to quantize, such as dsq:alpha=0.2,learn_alpha=no\n" + quant::quantizer_help());
+  o.add("--wbits", w_bits,
+        "bits of weights, 1 to 8, or 32 for floats; of the first and last layer: see --ends")
       .between(1, 32);
   o.add("--abits", a_bits, "bits of activations").between(1, 32);
   o.add("--granularity", granularity, "weights of a layer share a grid, or those of an output channel")
@@ -14,9 +16,11 @@ void QuantizationOptions::add_to(Options& o) {
   o.add("--skip", skip,
         "where the skip of a residual add lives: in 8 bits of its own, on the layer's grid, or in floats")
       .one_of({"u8", "shared", "float"});
-  o.add("--ends", ends, "bits of the first and last layer: 8, as all others, or floats").one_of({"8", "same", "float"});
+  o.add("--ends", ends, "bits of the first and last layer: 8, as all others, or floats")
+      .one_of({"8", "same", "float"});
   o.add("--eight-bit-quantizer", eight_bit_quantizer,
-        "for ends and skips that have 8 bits, such as lsq beside dorefa, whose fixed range would clip images (default: "
+        "for ends and skips that have 8 bits, such as lsq beside dorefa, whose fixed range would clip images "
+        "(default: "
         "--quantizer)");
   o.add("--policy", policy, "a policy file, which says all of the above layer by layer");
   o.add("--integer-forward", integer_forward,

@@ -29,7 +29,8 @@ class RunDirectory {
   /// Appends a line to metrics.jsonl.
   void metrics(const Value& line);
   void metrics(const Fields& fields);
-  /// After a resume: forgets the lines of a phase whose epoch is above `last`, which the checkpoint does not know.
+  /// After a resume: forgets the lines of a phase whose epoch is above `last`, which the checkpoint does not
+  /// know.
   void forget_metrics_after(const std::string& phase, int64_t last);
   /// The values of two fields over all lines that have both: a curve.
   struct Series {

@@ -10,7 +10,8 @@ namespace {
 // The 97.5 % quantile of Student's t distribution: exact values for few degrees of freedom, the expansion of
 // Cornish and Fisher beyond (within 1e-4).
 double t_quantile(size_t degrees) {
-  constexpr double exact[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281};
+  constexpr double exact[] = {12.7062, 4.3027, 3.1824, 2.7764, 2.5706,
+                              2.4469,  2.3646, 2.3060, 2.2622, 2.2281};
   if (degrees <= std::size(exact)) return exact[degrees - 1];
   constexpr double z = 1.959964;
   const auto n = static_cast<double>(degrees);

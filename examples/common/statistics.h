@@ -16,8 +16,8 @@ double percentile(std::vector<double> x, double share);
 struct Interval {
   double low, high;
 };
-/// Where the mean of the population lies with 95 % confidence, by Student's t distribution; NaN for fewer than two
-/// values.
+/// Where the mean of the population lies with 95 % confidence, by Student's t distribution; NaN for fewer
+/// than two values.
 Interval mean_interval(const std::vector<double>& x);
 
 /// Two-sided p of McNemar's exact test: that of so many pictures which only one of two networks knows, `lost`

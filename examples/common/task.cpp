@@ -8,7 +8,8 @@ namespace stairgrad::examples {
 void TaskOptions::add_to(Options& o) {
   o.add("--model", model, "network of the zoo").one_of(nn::model_names());
   o.add("--dataset", dataset, "pictures").one_of(data::dataset_names());
-  o.add("--init", init, "model file to start from; a relative name may also be one in the folder of the data");
+  o.add("--init", init,
+        "model file to start from; a relative name may also be one in the folder of the data");
   o.add("--init-partial", init_partial,
         "load of --init what fits, such as all but the classes, and say what did not; the rest gets initial "
         "values");

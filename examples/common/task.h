@@ -54,8 +54,8 @@ struct WatchedPictures {
   std::string name;
   data::Dataset pictures;
 };
-/// Those held out of the training set, or the test set if the curve may use it, or else training pictures, not changed at
-/// random.
+/// Those held out of the training set, or the test set if the curve may use it, or else training pictures,
+/// not changed at random.
 WatchedPictures watched_pictures(const TaskOptions& options, const Task& task, bool test_curve);
 
 }  // namespace stairgrad::examples

@@ -39,22 +39,21 @@ void TrainingOptions::add_to(Options& o) {
 }
 
 std::map<std::string, std::string> TrainingOptions::notes() const {
-  std::map<std::string, std::string> notes = {
-      {"epochs", text(epochs)},
-      {"batch", text(batch)},
-      {"lr", text(lr)},
-      {"momentum", text(momentum)},
-      {"weight-decay", text(weight_decay)},
-      {"warmup", text(warmup)},
-      {"label-smoothing", text(label_smoothing)},
-      {"ema", text(average)},
-      {"crop", text(crop)},
-      {"no-flip", text(no_flip)},
-      {"cutout", text(cutout)},
-      {"mixup", text(mixup)},
-      {"cutmix", text(cutmix)},
-      {"dtype", dtype},
-      {"seed", text(seed)}};
+  std::map<std::string, std::string> notes = {{"epochs", text(epochs)},
+                                              {"batch", text(batch)},
+                                              {"lr", text(lr)},
+                                              {"momentum", text(momentum)},
+                                              {"weight-decay", text(weight_decay)},
+                                              {"warmup", text(warmup)},
+                                              {"label-smoothing", text(label_smoothing)},
+                                              {"ema", text(average)},
+                                              {"crop", text(crop)},
+                                              {"no-flip", text(no_flip)},
+                                              {"cutout", text(cutout)},
+                                              {"mixup", text(mixup)},
+                                              {"cutmix", text(cutmix)},
+                                              {"dtype", dtype},
+                                              {"seed", text(seed)}};
   if (jitter > 0) notes["jitter"] = text(jitter);  // runs from before this option have no such note
   return notes;
 }
@@ -163,8 +162,8 @@ Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::T
 Tensor cross_entropy_of(const Tensor& logits, const data::Batch& batch, double label_smoothing) {
   const Tensor y = cast(logits, DType::f32);
   if (!batch.soft_labels.has_value()) return cross_entropy(y, batch.labels, label_smoothing);
-  const Tensor targets = Tensor(batch.soft_labels) * (1 - label_smoothing) +
-                         label_smoothing / static_cast<double>(y.dim(1));
+  const Tensor targets =
+      Tensor(batch.soft_labels) * (1 - label_smoothing) + label_smoothing / static_cast<double>(y.dim(1));
   return soft_cross_entropy(y, targets);
 }
 
@@ -238,9 +237,9 @@ class Loop {
 
   double step(const data::Batch& batch) {
     const int64_t number = epoch_ * job_.loader.batches() + batch_;
-    const Tensor loss = job_.loss ? job_.loss(batch.images, batch)
-                                  : cross_entropy_of(job_.model(Tensor(batch.images)), batch,
-                                                     job_.options.label_smoothing);
+    const Tensor loss =
+        job_.loss ? job_.loss(batch.images, batch)
+                  : cross_entropy_of(job_.model(Tensor(batch.images)), batch, job_.options.label_smoothing);
     const double value = loss.item();
     if (!std::isfinite(value)) fail(number, value);
     const Tensors gradients = grad({loss}, job_.optimiser.parameters());

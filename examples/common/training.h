@@ -69,8 +69,8 @@ Evaluated evaluate(const std::function<Array(const Array& images)>& logits, cons
 Evaluated evaluate(nn::Model& model, const data::Dataset& dataset, const data::Transform& transform,
                    DType dtype = DType::f32);
 
-/// Cross-entropy of logits (n, classes) with the labels of a batch, smoothed, or with its soft labels if pictures
-/// were mixed.
+/// Cross-entropy of logits (n, classes) with the labels of a batch, smoothed, or with its soft labels if
+/// pictures were mixed.
 Tensor cross_entropy_of(const Tensor& logits, const data::Batch& batch, double label_smoothing);
 
 /// A training, complete but for what train() does.
@@ -86,7 +86,8 @@ struct TrainingJob {
   std::map<std::string, std::string> notes =
       {};  ///< what else a resumed run must share, such as the data set
 
-  /// What a checkpoint keeps beside model, optimiser and average: arrays that share memory with what they are of.
+  /// What a checkpoint keeps beside model, optimiser and average: arrays that share memory with what they are
+  /// of.
   std::map<std::string, nn::State> parts = {};
 
   /// The loss of a batch; by default the cross-entropy of the model's logits.

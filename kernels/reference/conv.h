@@ -18,9 +18,9 @@ constexpr const char* name_of(ConvOp op) {
 
 /// The three arrays that a convolution ties together; src and dst stand for their gradients as well.
 struct ConvArrays {
-  Array src;      ///< (n, h, w, ic)
-  Array weights;  ///< (oc, kh, kw, ic / groups)
-  Array dst;      ///< (n, oh, ow, oc)
+  Array src;         ///< (n, h, w, ic)
+  Array weights;     ///< (oc, kh, kw, ic / groups)
+  Array dst;         ///< (n, oh, ow, oc)
   Array scale = {};  ///< f32 (oc), factors of C's result; or none
 };
 

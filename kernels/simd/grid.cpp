@@ -72,8 +72,8 @@ void requantise_add(const int32_t* acc, const float* b, const float* m, uint8_t*
 
 void enter_grid(Table& table);
 void enter_grid(Table& table) {
-  table.grid = {encode<uint8_t>, encode<int8_t>, decode<uint8_t>, decode<int8_t>,
-                fake_quantize,   levels,         affine,          requantise,      requantise_add};
+  table.grid = {encode<uint8_t>, encode<int8_t>, decode<uint8_t>, decode<int8_t>, fake_quantize,
+                levels,          affine,         requantise,      requantise_add};
 }
 
 }  // namespace stairgrad::simd::STAIRGRAD_ISA

@@ -14,8 +14,8 @@ void enter_reduce(Table&);
 
 void fill(Table& table);
 void fill(Table& table) {
-  for (const auto enter : {enter_depthwise, enter_grid, enter_map, enter_norm, enter_optimiser, enter_pool,
-                           enter_reduce})
+  for (const auto enter :
+       {enter_depthwise, enter_grid, enter_map, enter_norm, enter_optimiser, enter_pool, enter_reduce})
     enter(table);
 }
 

@@ -105,8 +105,8 @@ void check_convolution(const Model& model, const Convolution& c) {
     const int64_t reach =
         (c.weights.dim(1 + side / 2) - 1) * c.options.dilation[static_cast<size_t>(side / 2)];
     const int64_t padding = c.options.padding[static_cast<size_t>(side)];
-    check(padding <= reach && padding <= max_extent, "[integer model] layer ", c.name,
-          ": got a padding of ", padding, ", more than the kernel reaches, or than ", max_extent);
+    check(padding <= reach && padding <= max_extent, "[integer model] layer ", c.name, ": got a padding of ",
+          padding, ", more than the kernel reaches, or than ", max_extent);
   }
   const Shape image = {1, src.shape[0], src.shape[1], src.shape[2]};
   const Shape result = kernels::conv2d_shape(image, c.weights.shape(), c.options);
@@ -184,58 +184,56 @@ void check_layer(const Model& model, const Layer& layer) {
   }
   check_fixed(dst);
   std::visit(
-      Overloaded{[](const Convolution&) {}, [](const Remap&) {},
-                 [&](const Encode& e) {
-                   fits(!at(e.src).codes && dst.codes && at(e.src).shape == dst.shape, "encoding", at(e.src));
-                 },
-                 [&](const AveragePool& p) {
-                   fits(at(p.src).shape.size() > 0 && dst.shape == pooled(at(p.src).shape, p.options) &&
-                            std::isfinite(p.b) && std::isfinite(p.m) &&
-                            p.options.kernel[0] * p.options.kernel[1] <= max_exact_pixels,
-                        "pooling", at(p.src));
-                 },
-                 [&](const MaxPool& p) {
-                   fits(same_kind(at(p.src), dst) && dst.shape == pooled(at(p.src).shape, p.options),
-                        "pooling", at(p.src));
-                 },
-                 [&](const Subsample& s) {
-                   const Value& src = at(s.src);
-                   check(s.stride[0] > 0 && s.stride[1] > 0 && s.before >= 0 && s.after >= 0,
-                         "[integer model] the subsampling of ", src.name,
-                         " has a stride or padding out of range");
-                   const Shape to = {(src.shape[0] + s.stride[0] - 1) / s.stride[0],
-                                     (src.shape[1] + s.stride[1] - 1) / s.stride[1],
-                                     src.shape[2] + s.before + s.after};
-                   fits(same_kind(src, dst) && dst.shape == to, "subsampling", src);
-                 },
-                 [&](const Concat& c) {
-                   check(!c.srcs.empty(), "[integer model] nothing is joined to ", dst.name);
-                   int64_t channels = 0;
-                   for (const int src : c.srcs) {
-                     channels += at(src).shape[2];
-                     fits(same_kind(at(src), dst) && at(src).shape[0] == dst.shape[0] &&
-                              at(src).shape[1] == dst.shape[1],
-                          "joining", at(src));
-                   }
-                   fits(channels == dst.shape[2], "joining", at(c.srcs[0]));
-                 },
-                 [&](const Moments& m) {
-                   const Value& src = at(m.src);
-                   fits(src.codes && dst.codes && dst.shape == Shape({1, 1, 2 * src.shape[2]}), "moments",
-                        src);
-                 },
-                 [&](const Select& s) {
-                   const Value& src = at(s.src);
-                   const int64_t columns = dst.shape[2];
-                   fits(!src.codes && dst.codes &&
-                            src.shape[0] * src.shape[1] * dst.shape[0] * dst.shape[1] == 1 &&
-                            src.shape[2] % columns == 0 && src.shape[2] / columns == dst.grid.hi + 1 &&
-                            s.first >= 0 && s.first <= max_choices - columns,
-                        "selection", src);
-                   for (const Value& v : model.values)
-                     if (v.choice >= s.first && v.choice < s.first + columns)
-                       fits(static_cast<int>(v.alternatives.size()) == dst.grid.hi + 1, "selection", v);
-                 }},
+      Overloaded{
+          [](const Convolution&) {}, [](const Remap&) {},
+          [&](const Encode& e) {
+            fits(!at(e.src).codes && dst.codes && at(e.src).shape == dst.shape, "encoding", at(e.src));
+          },
+          [&](const AveragePool& p) {
+            fits(at(p.src).shape.size() > 0 && dst.shape == pooled(at(p.src).shape, p.options) &&
+                     std::isfinite(p.b) && std::isfinite(p.m) &&
+                     p.options.kernel[0] * p.options.kernel[1] <= max_exact_pixels,
+                 "pooling", at(p.src));
+          },
+          [&](const MaxPool& p) {
+            fits(same_kind(at(p.src), dst) && dst.shape == pooled(at(p.src).shape, p.options), "pooling",
+                 at(p.src));
+          },
+          [&](const Subsample& s) {
+            const Value& src = at(s.src);
+            check(s.stride[0] > 0 && s.stride[1] > 0 && s.before >= 0 && s.after >= 0,
+                  "[integer model] the subsampling of ", src.name, " has a stride or padding out of range");
+            const Shape to = {(src.shape[0] + s.stride[0] - 1) / s.stride[0],
+                              (src.shape[1] + s.stride[1] - 1) / s.stride[1],
+                              src.shape[2] + s.before + s.after};
+            fits(same_kind(src, dst) && dst.shape == to, "subsampling", src);
+          },
+          [&](const Concat& c) {
+            check(!c.srcs.empty(), "[integer model] nothing is joined to ", dst.name);
+            int64_t channels = 0;
+            for (const int src : c.srcs) {
+              channels += at(src).shape[2];
+              fits(same_kind(at(src), dst) && at(src).shape[0] == dst.shape[0] &&
+                       at(src).shape[1] == dst.shape[1],
+                   "joining", at(src));
+            }
+            fits(channels == dst.shape[2], "joining", at(c.srcs[0]));
+          },
+          [&](const Moments& m) {
+            const Value& src = at(m.src);
+            fits(src.codes && dst.codes && dst.shape == Shape({1, 1, 2 * src.shape[2]}), "moments", src);
+          },
+          [&](const Select& s) {
+            const Value& src = at(s.src);
+            const int64_t columns = dst.shape[2];
+            fits(!src.codes && dst.codes && src.shape[0] * src.shape[1] * dst.shape[0] * dst.shape[1] == 1 &&
+                     src.shape[2] % columns == 0 && src.shape[2] / columns == dst.grid.hi + 1 &&
+                     s.first >= 0 && s.first <= max_choices - columns,
+                 "selection", src);
+            for (const Value& v : model.values)
+              if (v.choice >= s.first && v.choice < s.first + columns)
+                fits(static_cast<int>(v.alternatives.size()) == dst.grid.hi + 1, "selection", v);
+          }},
       layer);
 }
 

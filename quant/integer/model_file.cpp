@@ -21,11 +21,13 @@ struct Packing {
   int bits, step;
   std::vector<int64_t> offset;  // one, or one for each output channel
 
-  int64_t offset_of(int64_t channel) const { return offset[offset.size() == 1 ? 0 : static_cast<size_t>(channel)]; }
+  int64_t offset_of(int64_t channel) const {
+    return offset[offset.size() == 1 ? 0 : static_cast<size_t>(channel)];
+  }
 };
 
-// The even symmetric grids have odd codes only; all others count in ones. Where the codes of a layer do not fit
-// its bits, as on affine grids, those of each channel start at their smallest.
+// The even symmetric grids have odd codes only; all others count in ones. Where the codes of a layer do not
+// fit its bits, as on affine grids, those of each channel start at their smallest.
 Packing packing_of(const Array& weights, int bits) {
   const int8_t* w = weights.data<int8_t>();
   if (bits == 8) return {8, 1, {-128}};
@@ -48,9 +50,10 @@ Array pack(const Array& weights, const Packing& p) {
   uint8_t* out = packed.data<uint8_t>();
   const int64_t size = weights.size() / weights.dim(0);
   for (int64_t i = 0; i < weights.size(); ++i) {
-    const int64_t code = weights.data<int8_t>()[i], offset = p.offset_of(i / size), q = (code - offset) / p.step;
-    check(q >= 0 && q < (1 << p.bits) && offset + p.step * q == code, "[integer model] the weight code ", code,
-          " does not fit ", p.bits, " bits");
+    const int64_t code = weights.data<int8_t>()[i], offset = p.offset_of(i / size),
+                  q = (code - offset) / p.step;
+    check(q >= 0 && q < (1 << p.bits) && offset + p.step * q == code, "[integer model] the weight code ",
+          code, " does not fit ", p.bits, " bits");
     for (int bit = 0; bit < p.bits; ++bit)
       if (q >> bit & 1) out[(i * p.bits + bit) / 8] |= static_cast<uint8_t>(1 << ((i * p.bits + bit) % 8));
   }

@@ -179,8 +179,8 @@ void dsq(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSum
 }
 
 template <class T, bool may_drop>
-void rounded_where(const T* x, const T* y, const T* u, T* dx, int64_t n, double inverse, double zero, double lo,
-                   double hi, GridSums& sums) {
+void rounded_where(const T* x, const T* y, const T* u, T* dx, int64_t n, double inverse, double zero,
+                   double lo, double hi, GridSums& sums) {
   using V = Vector<T>;
   const V scale = splat<V>(inverse), shift = splat<V>(zero), low = splat<V>(lo), high = splat<V>(hi);
   const V none = splat<V>(0);

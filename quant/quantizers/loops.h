@@ -73,8 +73,8 @@ struct BackwardLoops {
   void (*dsq)(const T* x, const T* u, T* dx, int64_t n, const DsqCurve& curve, DsqSums& sums);
   /// With p = x * inverse + zero: dx = u where lo < p < hi, else 0. Where y, unless it is null, equals x, no
   /// quantizer was applied: dx = u, and the sums count nothing.
-  void (*rounded)(const T* x, const T* y, const T* u, T* dx, int64_t n, double inverse, double zero, double lo,
-                  double hi, GridSums& sums);
+  void (*rounded)(const T* x, const T* y, const T* u, T* dx, int64_t n, double inverse, double zero,
+                  double lo, double hi, GridSums& sums);
   /// dx = u where l <= x <= h, else 0.
   void (*pass)(const T* x, const T* u, T* dx, int64_t n, double l, double h);
   /// y = sum of the values of `count` grids, of which there are at most most_grids.

@@ -74,7 +74,8 @@ TEST_CASE("bias correction takes the mean error away") {
   CHECK(mean_error() < 0.2 * before);
 }
 
-TEST_CASE("distribution correction moves features, a little, towards the statistics of the batch norms behind") {
+TEST_CASE(
+    "distribution correction moves features, a little, towards the statistics of the batch norms behind") {
   const auto model = small_network();
   const Array features = random_normal({6, 8, 8, 8}, Philox(1), 2);
   const auto moved = [&](int64_t steps) {

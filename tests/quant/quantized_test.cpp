@@ -153,8 +153,8 @@ TEST_CASE("conv2d of codes in bf16: exact sums rounded once, and the gradients o
     const Array u = cast(random_normal(expected.shape(), Philox(5)), DType::bf16);
     const Tensors by_values = grad({expected}, {values, wv}, {.grad_outputs = {cast(Tensor(u), DType::f32)}});
     for (const bool create_graph : {false, true}) {
-      const Tensors by_codes =
-          grad({conv2d(src, weights, options)}, {codes, wv}, {.create_graph = create_graph, .grad_outputs = {u}});
+      const Tensors by_codes = grad({conv2d(src, weights, options)}, {codes, wv},
+                                    {.create_graph = create_graph, .grad_outputs = {u}});
       CHECK(by_codes[0].dtype() == DType::bf16);
       CHECK(difference(cast(by_codes[0].value(), DType::f32), by_values[0].value()) < 0.01);
       CHECK(difference(by_codes[1].value(), by_values[1].value()) < (create_graph ? 0.01 : 1e-5));

@@ -68,7 +68,8 @@ TEST_CASE("site_statistics: error, clipping and rounding as their definitions sa
   double energy = 0, clipping = 0, rounding = 0, saturated = 0;
   for (size_t i = 0; i < w.size(); ++i) {
     const double square = (levels[i] - w[i]) * (levels[i] - w[i]);
-    const bool beyond = w[i] > (g.hi + 0.5 - g.zero_point) * g.scale || w[i] < (g.lo - 0.5 - g.zero_point) * g.scale;
+    const bool beyond =
+        w[i] > (g.hi + 0.5 - g.zero_point) * g.scale || w[i] < (g.lo - 0.5 - g.zero_point) * g.scale;
     energy += w[i] * w[i];
     (beyond ? clipping : rounding) += square;
     saturated += beyond;
@@ -90,14 +91,17 @@ TEST_CASE("site_statistics: error, clipping and rounding as their definitions sa
   }
 }
 
-TEST_CASE("site_statistics: what a quantizer puts on the grid is the transform of the weights; not all have a grid") {
+TEST_CASE(
+    "site_statistics: what a quantizer puts on the grid is the transform of the weights; not all have a "
+    "grid") {
   for (const std::string quantizer : {"dorefa", "apot"}) {
     CAPTURE(quantizer);
     const Network n(quantizer);
     const std::string name = "layer1.0.conv1.weight";
     const std::shared_ptr<Quantizer> own = n.quantizer(name);
     const Tensor w = n.parameter(name);
-    const std::vector<double> x = own->transform(w).value().to_vector(), y = (*own)(w).value.value().to_vector();
+    const std::vector<double> x = own->transform(w).value().to_vector(),
+                              y = (*own)(w).value.value().to_vector();
     double energy = 0, error = 0;
     for (size_t i = 0; i < x.size(); ++i) {
       energy += x[i] * x[i];
@@ -168,8 +172,10 @@ TEST_CASE("dampening: squared distance to the code within the grid, pulling weig
   for (const Sites::Site& site : n.sites->sites()) {
     if (site.role != nn::Tap::Role::weight) continue;
     const Quantized q = (*site.quantizer)(n.parameter(site.name));
-    const std::vector<double> w = n.parameter(site.name).value().to_vector(), level = q.value.value().to_vector();
-    const double low = grid::decode(q.grids[0].lo, q.grids[0]), high = grid::decode(q.grids[0].hi, q.grids[0]);
+    const std::vector<double> w = n.parameter(site.name).value().to_vector(),
+                              level = q.value.value().to_vector();
+    const double low = grid::decode(q.grids[0].lo, q.grids[0]),
+                 high = grid::decode(q.grids[0].hi, q.grids[0]);
     for (size_t i = 0; i < w.size(); ++i) expected += std::pow(level[i] - std::clamp(w[i], low, high), 2);
   }
   const Tensor loss = dampening(*n.model, *n.sites);
