@@ -2,9 +2,8 @@
 // what became of it.
 //
 //     build/examples/train --model resnet20 --dataset cifar10 --epochs 100 --dtype bf16 --out out/float
-//     build/examples/qat --model resnet20 --dataset cifar10 --init out/float/model.safetensors --wbits 2
-//     --abits 2
-//         --quantizer dsq --epochs 15 --dtype bf16 --integer-forward --out out/w2a2
+//     build/examples/qat --model resnet20 --dataset cifar10 --init out/float/model.safetensors
+//         --wbits 2 --abits 2 --quantizer dsq --epochs 15 --dtype bf16 --integer-forward --out out/w2a2
 //
 // quant/results/qat_cifar10.json is a table of such runs, for examples/table.
 #include <iostream>
@@ -208,26 +207,29 @@ class Qat {
     oscillations_.emplace(*task_.model, *sites_);
     steps_ = Array::scalar(0, DType::f64);
     all_steps_ = static_cast<double>(options.epochs * loader.batches());
-    TrainingJob job{.phase = phase,
-                    .model = *task_.model,
-                    .optimiser = optimiser,
-                    .loader = loader,
-                    .options = options,
-                    .run = run_,
-                    .first_epoch = epochs_,
-                    .checkpoint = phase + ".ckpt",
-                    .notes = {{"model", s_.task.model},
-                              {"dataset", s_.task.dataset},
-                              {"width", text(s_.task.width)},
-                              {"size", text(s_.task.size)},
-                              {"pictures", text(task_.train.size())},
-                              {"init", s_.task.init},
-                              {"policy", policy.to_json()},
-                              {"integer-forward", text(s_.quantization.integer_forward)},
-                              {"quantizer-lr", text(s_.quantizer_lr)},
-                              {"distill", text(s_.distill, ' ', s_.temperature, ' ', s_.teacher)},
-                              {"dampen", text(s_.dampen)}}};
-    note_later_options(job);
+    TrainingJob job{
+        .phase = phase,
+        .model = *task_.model,
+        .optimiser = optimiser,
+        .loader = loader,
+        .options = options,
+        .run = run_,
+        .first_epoch = epochs_,
+        .checkpoint = phase + ".ckpt",
+        .notes = {{"model", s_.task.model},
+                  {"dataset", s_.task.dataset},
+                  {"width", text(s_.task.width)},
+                  {"size", text(s_.task.size)},
+                  {"pictures", text(task_.train.size())},
+                  {"init", s_.task.init},
+                  {"policy", policy.to_json()},
+                  {"integer-forward", text(s_.quantization.integer_forward)},
+                  {"quantizer-lr", text(s_.quantizer_lr)},
+                  {"distill", text(s_.distill, ' ', s_.temperature, ' ', s_.teacher)},
+                  {"dampen", text(s_.dampen)},
+                  {"activation", nn::to_string(task_.info.options.style.activation)},
+                  {"normalisation", task_.info.notes.at("normalisation")},
+                  {"progressive", s_.progressive.empty() ? "" : text(s_.progressive, ' ', s_.stage_epochs)}}};
     job.parts = {{"oscillation", oscillations_->state()}, {"progress", {{"steps", steps_}}}};
     job.loss = [&](const Tensor& images, const data::Batch& batch) { return loss_of(images, batch); };
     job.after_step = [&] {
@@ -243,17 +245,6 @@ class Qat {
     };
     run_.seconds(phase, examples::train(job, s_.common.resume));
     epochs_ += options.epochs;
-  }
-
-  // What checkpoints of earlier builds do not note: those go on without.
-  void note_later_options(TrainingJob& job) const {
-    const std::map<std::string, std::string> notes = {
-        {"activation", nn::to_string(task_.info.options.style.activation)},
-        {"normalisation", task_.info.notes.at("normalisation")},
-        {"progressive", s_.progressive.empty() ? "" : text(s_.progressive, ' ', s_.stage_epochs)}};
-    const bool earlier = s_.common.resume && run_.has(job.checkpoint) &&
-                         !nn::load_checkpoint(run_.file(job.checkpoint)).notes.count("normalisation");
-    if (!earlier) job.notes.insert(notes.begin(), notes.end());
   }
 
   // A line of metrics with what every site does to some training pictures.

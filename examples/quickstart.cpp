@@ -127,9 +127,7 @@ class Quickstart {
     if (sites) job.after_step = [sites] { sites->project(); };
     job.measured = measured();
     job.evaluate = [&] { return evaluate(model, task_.test, plain_); };
-    const Stopwatch watch;
-    train(job, s_.common.resume);
-    run_.seconds("train_" + phase, watch.seconds());
+    run_.seconds("train_" + phase, train(job, s_.common.resume));
     return evaluate(model, task_.test, plain_);
   }
 

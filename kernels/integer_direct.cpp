@@ -22,8 +22,8 @@ int64_t vectors_of_block(int64_t left, int64_t most) {
   return left <= most ? left : left == most + 1 ? most - 1 : most;
 }
 
-/// Where the depthwise loops have channel c of a block: quarter q holds channel 16 i + 4 q + k in lane 4 i +
-/// k.
+/// Where the depthwise loops have channel c of a block: lane 4 i + k of quarter q holds channel
+/// 16 i + 4 q + k.
 int64_t lane_of(int64_t c, int64_t lanes) { return c % 16 / 4 * lanes + c / 16 * 4 + c % 4; }
 
 }  // namespace

@@ -55,15 +55,12 @@ class Observer {
 /// - minmax: the extremes of everything
 /// - ema: the extremes of each batch, averaged with weights momentum^age
 /// - ema_compat: the same with the bias correction of GDFQ and its descendants, which explodes at first
-/// - image_mean: the extremes of each image (slice of the outermost axis), averaged; MQBench's for
-/// activations
-/// - percentile: what leaves (100 - percentile) % of the values outside, in equal shares if both ends may
-/// move
+/// - image_mean: the extremes of each image (slice of the outermost axis), averaged: MQBench's of activations
+/// - percentile: what leaves (100 - percentile) % of values outside, in equal shares if both ends may move
 /// - sigma: mean +- sigmas * deviation, at most the extremes
 /// - mse: the extremes times the factor with the least sum of |x - Q(x)|^power
-/// - kl: [-t, t] with the least divergence of the quantized from the clipped distribution (Migacz, GTC 2017),
-/// at
-///   most the extremes
+/// - kl: [-t, t] with the least divergence of the quantized from the clipped distribution, at most the
+///   extremes (Migacz, GTC 2017)
 ///
 /// Throws argument_error for another name, listing these.
 std::unique_ptr<Observer> make_observer(const std::string& name, const ObserverOptions& options);

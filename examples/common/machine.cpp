@@ -2,9 +2,9 @@
 
 #include <cblas.h>
 #include <sched.h>
-#include <filesystem>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 

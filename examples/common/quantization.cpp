@@ -20,8 +20,7 @@ void QuantizationOptions::add_to(Options& o) {
       .one_of({"8", "same", "float"});
   o.add("--eight-bit-quantizer", eight_bit_quantizer,
         "for ends and skips that have 8 bits, such as lsq beside dorefa, whose fixed range would clip images "
-        "(default: "
-        "--quantizer)");
+        "(default: --quantizer)");
   o.add("--policy", policy, "a policy file, which says all of the above layer by layer");
   o.add("--integer-forward", integer_forward,
         "convolve codes, with exact sums, where both sides are quantized; without it, values");

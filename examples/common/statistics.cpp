@@ -57,4 +57,14 @@ double mcnemar(int64_t lost, int64_t gained) {
   return std::min(1.0, 2 * tail);
 }
 
+Paired compare_answers(const std::vector<bool>& first_right, const std::vector<bool>& second_right) {
+  Paired result;
+  for (size_t i = 0; i < first_right.size(); ++i) {
+    result.lost += first_right[i] && !second_right[i];
+    result.gained += second_right[i] && !first_right[i];
+  }
+  result.p = mcnemar(result.lost, result.gained);
+  return result;
+}
+
 }  // namespace stairgrad::examples

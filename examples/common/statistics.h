@@ -23,5 +23,11 @@ Interval mean_interval(const std::vector<double>& x);
 /// Two-sided p of McNemar's exact test: that of so many pictures which only one of two networks knows, `lost`
 /// and `gained` are shared out by chance. 1 if there are none.
 double mcnemar(int64_t lost, int64_t gained);
+/// Two networks on the same pictures: how many only the first knows, how many only the second, and mcnemar().
+struct Paired {
+  int64_t lost = 0, gained = 0;
+  double p = 1;
+};
+Paired compare_answers(const std::vector<bool>& first_right, const std::vector<bool>& second_right);
 
 }  // namespace stairgrad::examples

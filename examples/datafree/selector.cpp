@@ -169,15 +169,10 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
   };
   // The same, and how sure it is that the selector's choices are better or worse.
   const auto compare = [&](const std::string& name, const Run& r) {
-    const std::vector<bool> right = note(name, r);
-    int64_t only_dynamic = 0, only_this = 0;
-    for (size_t i = 0; i < right.size(); ++i) {
-      only_dynamic += by_dynamic[i] && !right[i];
-      only_this += right[i] && !by_dynamic[i];
-    }
-    result.set("arms." + name + ".only_dynamic", only_dynamic);
-    result.set("arms." + name + ".only_this", only_this);
-    result.set("arms." + name + ".mcnemar_p", mcnemar(only_this, only_dynamic));
+    const Paired paired = compare_answers(by_dynamic, note(name, r));
+    result.set("arms." + name + ".only_dynamic", paired.lost);
+    result.set("arms." + name + ".only_this", paired.gained);
+    result.set("arms." + name + ".mcnemar_p", paired.p);
   };
   note("dynamic", dynamic);
   std::vector<Run> all_at;

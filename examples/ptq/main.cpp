@@ -3,8 +3,7 @@
 //     build/examples/ptq --model resnet20 --dataset cifar10 --init weights/akamaster_resnet20-12fca82f.th
 //         --import pytorch --method qdrop --wbits 4 --abits 4 --out out/ptq
 //
-// quant/ptq/README.md explains the methods; quant/results/ptq_*.json are tables of such runs, for
-// examples/table.
+// quant/ptq/README.md explains the methods; quant/results/ptq_*.json are tables of such runs (table.cpp).
 #include <zlib.h>
 
 #include <cmath>
@@ -117,11 +116,10 @@ class Ptq {
     if (s_.equalise) equalise(images);
     policy_ = policy(host);
     sites_ = quant::attach_sites(*task_.model, policy_);
-    const Stopwatch watch;
+    watch_ = {};
     if (images.dim(0) < s_.batch)
       std::cout << "note: there are " << images.dim(0) << " pictures, fewer than the batch of " << s_.batch
                 << "; every step takes " << images.dim(0) << "\n";
-    watch_ = watch;
     quantize(images, draw);
     if (s_.evolve > 0 && !host) evolve(images, draw);
     if (s_.bias_correction) {
@@ -130,7 +128,7 @@ class Ptq {
       const int layers = quant::correct_biases(*task_.model, *floats, some_rows(images, 256));
       std::cout << "corrected the biases of " << layers << " layers\n";
     }
-    draw.seconds = spent_ + watch.seconds();
+    draw.seconds = spent_ + watch_.seconds();
     spent_ = 0;
     const data::Dataset test = measured(seed);
     const Evaluated fake = evaluate(*task_.model, test, task_.test_transform());
@@ -182,16 +180,20 @@ class Ptq {
               << " -> " << fixed(r.after, 4) << "\n";
   }
 
+  // What corrected inputs depend on: a block's float inputs say all but the block's own weights.
+  std::string correction_of(const quant::FeatureCache& inputs) const {
+    const Array features = inputs.run(0, inputs.images());
+    return text(s_.task.init, ' ', features.shape(), " checksum ",
+                crc32_z(0, static_cast<const uint8_t*>(features.raw()), features.bytes()), ' ',
+                s_.correction_steps, ' ', s_.correction_weight);
+  }
+
   // Corrected inputs of blocks do not depend on bits or on what is added to the method.
   quant::FeatureCache corrected(size_t block, const quant::FeatureCache& inputs, uint64_t seed) {
     const std::string file =
         text(s_.correction_cache, '/', s_.task.model, "-seed", seed, "-block", block, ".safetensors");
-    // The float inputs of a block say all that they depend on, but the block's own weights.
-    const Array features = inputs.run(0, inputs.images());
-    const std::string what = text(s_.task.init, ' ', features.shape(), " checksum ",
-                                  crc32_z(0, static_cast<const uint8_t*>(features.raw()), features.bytes()),
-                                  ' ', s_.correction_steps, ' ', s_.correction_weight);
     const bool keep = !s_.correction_cache.empty();
+    const std::string what = keep ? correction_of(inputs) : "";
     if (keep && std::filesystem::exists(file)) {
       const data::SafeTensors saved = data::load_safetensors(file, data::Layout::any);
       const auto made = saved.metadata.find("made");
@@ -401,17 +403,17 @@ class Ptq {
       run_.result().set("accuracy.float", accuracy);
       float_.accuracy = accuracy;
     }
-    int64_t gained = 0, lost = 0;
-    for (size_t i = 0; i < floats.size(); ++i) {
-      const bool before = floats[i] == test.labels[i], after = fake.predictions[i] == test.labels[i];
-      gained += after && !before;
-      lost += before && !after;
-    }
-    run_.result().set("mcnemar.lost", lost);
-    run_.result().set("mcnemar.gained", gained);
-    run_.result().set("mcnemar.p", mcnemar(lost, gained));
-    std::cout << "Against floats (" << percent(accuracy) << "): " << lost << " pictures lost, " << gained
-              << " gained, McNemar's p = " << fixed(mcnemar(lost, gained), 4) << "\n";
+    const auto right = [&](const std::vector<int32_t>& predictions) {
+      std::vector<bool> all;
+      for (size_t i = 0; i < predictions.size(); ++i) all.push_back(predictions[i] == test.labels[i]);
+      return all;
+    };
+    const Paired paired = compare_answers(right(floats), right(fake.predictions));
+    run_.result().set("mcnemar.lost", paired.lost);
+    run_.result().set("mcnemar.gained", paired.gained);
+    run_.result().set("mcnemar.p", paired.p);
+    std::cout << "Against floats (" << percent(accuracy) << "): " << paired.lost << " pictures lost, "
+              << paired.gained << " gained, McNemar's p = " << fixed(paired.p, 4) << "\n";
   }
 
   std::vector<double> accuracies(bool host) const {

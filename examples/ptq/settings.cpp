@@ -2,9 +2,20 @@
 
 #include <charconv>
 
-#include <cstdlib>
-
 namespace stairgrad::examples {
+namespace {
+
+// Of "sim:0.9".
+double parse_cosine(const std::string& word) {
+  double cosine = 0;
+  const char* const last = word.data() + word.size();
+  const auto [end, error] = std::from_chars(word.data() + 4, last, cosine);
+  check(error == std::errc() && end == last && cosine >= -1 && cosine <= 1, "--negatives: got \"", word,
+        "\", expected a cosine from -1 to 1 after sim:, such as sim:0.9");
+  return cosine;
+}
+
+}  // namespace
 
 void Settings::parse(int argc, char** argv) {
   Options options(
@@ -144,16 +155,6 @@ void Settings::parse(int argc, char** argv) {
   values = options.values();
   values.set("preset", preset);
   values.set("correction-steps", correction_steps);
-}
-
-// Of "sim:0.9".
-static double parse_cosine(const std::string& word) {
-  double cosine = 0;
-  const char* const last = word.data() + word.size();
-  const auto [end, error] = std::from_chars(word.data() + 4, last, cosine);
-  check(error == std::errc() && end == last && cosine >= -1 && cosine <= 1, "--negatives: got \"", word,
-        "\", expected a cosine from -1 to 1 after sim:, such as sim:0.9");
-  return cosine;
 }
 
 quant::ContrastiveOptions Settings::contrastive() const {

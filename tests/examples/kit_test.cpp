@@ -80,6 +80,10 @@ TEST_CASE("intervals are those of Student's t distribution, of few degrees of fr
 
 TEST_CASE("McNemar's exact test: two tails of the binomial distribution, and never more than 1") {
   CHECK(mcnemar(10, 2) == doctest::Approx(0.038574).epsilon(1e-5));
+  const Paired paired = compare_answers({true, true, false, false, true}, {true, false, false, true, false});
+  CHECK(paired.lost == 2);
+  CHECK(paired.gained == 1);
+  CHECK(paired.p == mcnemar(2, 1));
   CHECK(mcnemar(2, 10) == doctest::Approx(0.038574).epsilon(1e-5));
   CHECK(mcnemar(5, 5) == 1);
   CHECK(mcnemar(0, 0) == 1);

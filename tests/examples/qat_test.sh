@@ -33,20 +33,6 @@ resumed=("$build/examples/qat" "${common[@]}" --resume --out other)
 refused 'to go on with another normalisation' 'its normalisation is' "${resumed[@]}" "${start[@]}" --norm imagenet
 refused 'to go on with another activation' 'its activation is' "${resumed[@]}" "${start[@]}" --activation hardtanh
 refused 'to go on with other stages' 'its progressive is' "${resumed[@]}" "${start[@]/8,4/4}"
-older() {  # a checkpoint from before these were noted
-  python3 - stopped/*.ckpt <<'PYTHON' && rm stopped/result.json && qat "${start[@]}" --resume --out stopped && cmp stopped/model.safetensors whole/model.safetensors
-import json, struct, sys
-for path in sys.argv[1:]:
-    data = open(path, "rb").read()
-    size = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:8 + size])
-    for note in ("activation", "normalisation", "progressive"): del header["__metadata__"][note]
-    words = json.dumps(header).encode()
-    words += b" " * (-len(words) % 8)
-    open(path, "wb").write(struct.pack("<Q", len(words)) + words + data[8 + size:])
-PYTHON
-}
-check 'a run that an earlier build began goes on' older
 check 'the accuracy in floats stands beside' [ "$(figure whole/result.json accuracy.float)" = "$(figure float/result.json accuracy.float)" ]
 
 check 'a saved network is measured again' qat --init whole/model.safetensors --epochs 0 --out again
