@@ -16,8 +16,8 @@
 #include <cmath>
 
 #include "../../autograd/ops.h"
-#include "../../kernels/threads.h"
 #include "../quantizer.h"
+#include "backward.h"
 #include "ranges.h"
 
 namespace stairgrad::quant {
@@ -45,25 +45,54 @@ std::vector<double> magnitudes(int bits) {
   return levels;
 }
 
-// Finds the nearest level: the lower one of two that are equally near, and of NaN the lowest.
-struct NearestLevel {
-  std::vector<double> levels;
-  std::vector<float> thresholds;
-
-  explicit NearestLevel(const std::vector<double>& all) : levels(all) {
-    for (size_t i = 1; i < all.size(); ++i)
-      thresholds.push_back(static_cast<float>((all[i - 1] + all[i]) / 2));
-  }
-  double operator()(float p) const {
-    if (!(p > thresholds.front())) return levels.front();
-    const auto above = std::lower_bound(thresholds.begin(), thresholds.end(), p);
-    return levels[static_cast<size_t>(above - thresholds.begin())];
-  }
-};
-
-// Of x: its level for alpha = 1, and 1 where it lies inside the range, else 0. Of the type of alpha.
+// Of a position on the levels for alpha = 1: the nearest one, and 1 inside the range, else 0.
 struct ApotPoint {
   Tensor level, inside;
+};
+
+ApotPoint apot_at(const Array& p, const std::vector<double>& levels) {
+  const Tensor low = Array::full(p.shape(), levels.front(), p.dtype()),
+               high = Array::full(p.shape(), levels.back(), p.dtype());
+  return {on_levels(p, Array::full({1}, 1, p.dtype()), levels), greater(p, low) * greater(high, p)};
+}
+
+// Inputs u, x, alpha: the gradients for x and alpha.
+struct ApotBackward final : Op {
+  std::vector<double> levels;
+
+  explicit ApotBackward(std::vector<double> levels) : levels(std::move(levels)) {}
+  std::string_view name() const override { return "apot_backward"; }
+  Arrays forward(const Arrays& in) const override {
+    const LevelGradients g = levels_backward(in[0], in[1], in[2], levels);
+    return {g.x, g.alpha};
+  }
+  Tensors decompose(const Tensors& in) const override {
+    const Tensor u = cast(in[0], in[2].dtype()), p = cast(in[1], in[2].dtype()) / spread(in[2], in[1].rank());
+    const ApotPoint at = apot_at(p.value(), levels);
+    const Tensor terms = sum_to(u * (at.level - at.inside * p), spread(in[2], in[1].rank()).shape());
+    return {cast(u * at.inside, in[1].dtype()), reshape(terms, in[2].shape())};
+  }
+  Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
+  Saved saved() const override { return {.inputs = {0, 1, 2}}; }
+  bool mixed_types() const override { return true; }
+};
+
+struct ApotOp final : QuantizeOp {
+  std::vector<double> levels;
+  int code_bits;
+  double scale;  // of the gradient of alpha
+
+  ApotOp(std::vector<double> levels, int bits, double scale)
+      : QuantizeOp({}), levels(std::move(levels)), code_bits(bits), scale(scale) {}
+  std::string_view name() const override { return "apot"; }
+  int bits() const override { return code_bits; }
+  Arrays forward(const Arrays& in) const override { return {on_levels(in[0], in[1], levels)}; }
+  Tensors vjp(const Vjp& v) const override {
+    const Tensors g =
+        stairgrad::apply(std::make_shared<const ApotBackward>(levels), {v.grad(), v.input(0), v.input(1)});
+    return {g[0], g[1] * scale};
+  }
+  Saved saved() const override { return {.inputs = {0, 1}}; }
 };
 
 class Apot final : public Quantizer {
@@ -88,41 +117,17 @@ class Apot final : public Quantizer {
     return reshape((reshape(x, slices.shape()) - mean(slices, {1}, true)) / deviation, x.shape());
   }
 
-  Tensor apply(const Tensors& in) const override;
+  Tensor apply(const Tensors& in) const override {
+    const int levels_above_zero = (1 << (options().bits - (is_signed() && options().bits > 1 ? 1 : 0))) - 1;
+    return apply_op(ApotOp(levels(), options().bits, gradient_scale(in[0].shape(), levels_above_zero)), in);
+  }
   Tensor surrogate(const Tensors& in, const Arrays& at) const override {
     const Tensor alpha = spread(in[1], in[0].rank()), p = Tensor(at[0]) / spread(Tensor(at[1]), in[0].rank());
-    const ApotPoint q = point(at[0], at[1]);
+    const ApotPoint q = apot_at(p.value(), levels());
     return where(q.inside, in[0] + alpha * (q.level - p), alpha * q.level);
   }
 
   void project() override { set_values(0, raised(values(0), min_alpha_)); }
-
-  /// The level of each x for alpha = 1, of the type of alpha, which has one value for each slice of x.
-  /// `scaled` multiplies by alpha, in f32 as grids do.
-  Array nearest(const Array& x, const Array& alpha, bool scaled) const {
-    const Array narrow = cast(x, DType::f32);
-    Array y(x.shape(), scaled ? DType::f32 : alpha.dtype());
-    const NearestLevel level(levels());
-    const std::vector<double> alphas = alpha.to_vector();
-    const int64_t size = std::max<int64_t>(1, x.size() / alpha.size());
-    const auto fill = [&](auto* to) {
-      parallel_for(x.size(), 4096, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          const auto a = static_cast<float>(std::max(alphas[static_cast<size_t>(i / size)], smallest_range));
-          const double found = level(narrow.data<float>()[i] * grid::inverse(a));
-          to[i] = static_cast<std::remove_pointer_t<decltype(to)>>(found) * (scaled ? a : 1);
-        }
-      });
-    };
-    y.dtype() == DType::f64 ? fill(y.data<double>()) : fill(y.data<float>());
-    return y;
-  }
-  ApotPoint point(const Array& x, const Array& alpha) const {
-    const Tensor a = spread(alpha, x.rank()), wide = cast(x, alpha.dtype()), p = wide / a;
-    const Tensor low = Array::full(x.shape(), is_signed() ? -1 : 0, alpha.dtype()),
-                 high = Array::full(x.shape(), 1, alpha.dtype());
-    return {nearest(wide.value(), alpha, false), greater(p, low) * greater(high, p)};
-  }
 
  private:
   std::vector<double> levels() const {
@@ -147,34 +152,6 @@ class Apot final : public Quantizer {
 
   Array& min_alpha_;
 };
-
-struct ApotOp final : QuantizeOp {
-  std::shared_ptr<const Apot> quantizer;
-  double scale;  // of the gradient of alpha
-
-  ApotOp(std::shared_ptr<const Apot> quantizer, double scale)
-      : QuantizeOp({}), quantizer(std::move(quantizer)), scale(scale) {}
-  std::string_view name() const override { return "apot"; }
-  int bits() const override { return quantizer->options().bits; }
-  Arrays forward(const Arrays& in) const override {
-    return {cast(quantizer->nearest(in[0], in[1], true), in[0].dtype())};
-  }
-  Tensors vjp(const Vjp& v) const override {
-    const Tensor &x = v.input(0), &alpha = v.input(1);
-    const Tensor u = cast(v.grad(), alpha.dtype()), p = cast(x, alpha.dtype()) / spread(alpha, x.rank());
-    const ApotPoint at = quantizer->point(x.value(), alpha.value());
-    const Tensor terms = u * (at.level - at.inside * p),
-                 sums = sum_to(terms, spread(alpha, x.rank()).shape());
-    return {cast(u * at.inside, x.dtype()), reshape(sums, alpha.shape()) * scale};
-  }
-  Saved saved() const override { return {.inputs = {0, 1}}; }
-};
-
-Tensor Apot::apply(const Tensors& in) const {
-  const auto self = std::dynamic_pointer_cast<const Apot>(shared_from_this());
-  const int levels_above_zero = (1 << (options().bits - (is_signed() && options().bits > 1 ? 1 : 0))) - 1;
-  return apply_op(ApotOp(self, gradient_scale(in[0].shape(), levels_above_zero)), in);
-}
 
 }  // namespace
 

@@ -73,6 +73,11 @@ std::vector<Sums> over_chunks(int64_t size, int64_t groups, const Body& body) {
   return sums;
 }
 
+// Of loops that sum nothing.
+struct Nothing {
+  void operator+=(Nothing) {}
+};
+
 // Parameters of bf16 data are f32.
 template <class T>
 using Parameter = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -214,14 +219,84 @@ Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges) {
     const auto run = loops<T>().pass;
     const T *from = x.data<T>(), *gradients = gradient.data<T>();
     T* to = result.data<T>();
-    struct Nothing {
-      void operator+=(Nothing) {}
-    };
     over_chunks<Nothing>(x.size(), static_cast<int64_t>(ranges.size()),
                          [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
                            const ValueRange& r = ranges[static_cast<size_t>(group)];
                            run(from + offset, gradients + offset, to + offset, count, r.low, r.high);
                          });
+  });
+  return result;
+}
+
+namespace {
+
+// What the loops need of levels.
+struct LevelTable {
+  const std::vector<double>& levels;
+  std::vector<float> thresholds;
+
+  explicit LevelTable(const std::vector<double>& levels) : levels(levels) {
+    for (size_t i = 1; i < levels.size(); ++i)
+      thresholds.push_back(static_cast<float>((levels[i - 1] + levels[i]) / 2));
+  }
+  Levels get() const {
+    return {levels.data(), thresholds.data(), static_cast<int64_t>(thresholds.size())};
+  }
+};
+
+double inverse_of(double alpha) { return 1 / std::max(alpha, smallest_range); }
+
+}  // namespace
+
+Array on_levels(const Array& x, const Array& alpha, const std::vector<double>& levels) {
+  const LevelTable table(levels);
+  const std::vector<double> scales = alpha.to_vector();
+  Array result(x.shape(), x.dtype());
+  dispatch_floating(x.dtype(), [&](auto type) {
+    using T = decltype(type);
+    const auto run = loops<T>().on_levels;
+    const T* from = x.data<T>();
+    T* to = result.data<T>();
+    over_chunks<Nothing>(x.size(), alpha.size(),
+                         [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
+                           const double scale = scales[static_cast<size_t>(group)];
+                           run(from + offset, to + offset, count, table.get(), inverse_of(scale),
+                               std::max(scale, smallest_range));
+                         });
+  });
+  return result;
+}
+
+LevelGradients levels_backward(const Array& gradient, const Array& x, const Array& alpha,
+                               const std::vector<double>& levels) {
+  const LevelTable table(levels);
+  const std::vector<double> scales = alpha.to_vector();
+  LevelGradients result{Array(x.shape(), x.dtype()), {}};
+  dispatch("levels", gradient, x, [&](auto type) {
+    using T = decltype(type);
+    const auto run = loops<T>().levels;
+    const T *from = x.data<T>(), *gradients = gradient.data<T>();
+    T* to = result.x.data<T>();
+    const std::vector<double> sums = over_chunks<double>(
+        x.size(), alpha.size(), [&](int64_t group, int64_t offset, int64_t count, double& part) {
+          run(from + offset, gradients + offset, to + offset, count, table.get(),
+              inverse_of(scales[static_cast<size_t>(group)]), part);
+        });
+    result.alpha = cast(Array::of(sums), alpha.dtype()).reshape(alpha.shape());
+  });
+  return result;
+}
+
+Array tanh_slope(const Array& gradient, const Array& x, double k, double t, double middle) {
+  Array result(x.shape(), x.dtype());
+  dispatch("tanh_slope", gradient, x, [&](auto type) {
+    using T = decltype(type);
+    const auto run = loops<T>().tanh_slope;
+    const T *from = x.data<T>(), *gradients = gradient.data<T>();
+    T* to = result.data<T>();
+    parallel_for(x.size(), 16384, [&](int64_t begin, int64_t end) {
+      run(from + begin, gradients + begin, to + begin, end - begin, k, t, middle);
+    });
   });
   return result;
 }

@@ -28,6 +28,21 @@ RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& sca
 /// gradient where x lies in its range, else 0.
 Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges);
 
+/// Levels that are not equally spaced, for alpha = 1, ascending: `alpha` times the nearest one to x / alpha
+/// (the lower one of two; of NaN the lowest), with one alpha for each range. Which one it is, is decided
+/// in f32.
+Array on_levels(const Array& x, const Array& alpha, const std::vector<double>& levels);
+/// Of sum(gradient * y) for that y: x's where x / alpha lies between the ends, else 0; alpha's with the level
+/// as a constant inside.
+struct LevelGradients {
+  Array x, alpha;
+};
+LevelGradients levels_backward(const Array& gradient, const Array& x, const Array& alpha,
+                               const std::vector<double>& levels);
+
+/// gradient * k t (1 - tanh^2(t (x - middle))); NaN counts as 0.
+Array tanh_slope(const Array& gradient, const Array& x, double k, double t, double middle);
+
 /// sum_j shares[j] * value_j(x) on uniform grids, in one pass; f32, bf16 (rounded at the end) or f64.
 Array mix_on_grids(const Array& x, const Array& shares, const Grids& grids);
 

@@ -21,12 +21,52 @@
 #include <cmath>
 
 #include "../../autograd/ops.h"
+#include "backward.h"
 #include "dsq_curve.h"
 #include "ranges.h"
 #include "straight_through.h"
 
 namespace stairgrad::quant {
 namespace {
+
+// IR-Net's curve k tanh(t (x - middle)) with k = max(1 / t, 1).
+struct TanhCurve {
+  double t, middle;
+
+  double k() const { return std::max(1 / t, 1.0); }
+  Tensor bent(const Tensor& x) const {  // NaN counts as 0
+    return tanh(t * (where(equal(x, x), x, Array::zeros(x.shape(), x.dtype())) - middle));
+  }
+};
+
+// Inputs u, x: u times the derivative of the curve.
+struct TanhBackward final : Op {
+  TanhCurve curve;
+
+  explicit TanhBackward(const TanhCurve& curve) : curve(curve) {}
+  std::string_view name() const override { return "tanh_backward"; }
+  Arrays forward(const Arrays& in) const override {
+    return {tanh_slope(in[0], in[1], curve.k(), curve.t, curve.middle)};
+  }
+  Tensors decompose(const Tensors& in) const override {
+    const DType wide = in[1].dtype() == DType::f64 ? DType::f64 : DType::f32;
+    const Tensor slope = curve.k() * curve.t * (1 - square(curve.bent(cast(in[1], wide))));
+    return {cast(cast(in[0], wide) * slope, in[1].dtype())};
+  }
+  Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }
+  Saved saved() const override { return {.inputs = {0, 1}}; }
+};
+
+struct TanhOp final : QuantizeOp {
+  TanhCurve curve;
+
+  TanhOp(Grids grids, const TanhCurve& curve) : QuantizeOp(std::move(grids)), curve(curve) {}
+  std::string_view name() const override { return "binary_tanh"; }
+  Tensors vjp(const Vjp& v) const override {
+    return {stairgrad::apply(std::make_shared<const TanhBackward>(curve), {v.grad(), v.input(0)})[0]};
+  }
+  Saved saved() const override { return {.inputs = {0}}; }
+};
 
 class Binary final : public Quantizer {
  public:
@@ -57,7 +97,7 @@ class Binary final : public Quantizer {
   Tensor apply(const Tensors& in) const override {
     if (slope_ == "dsq") return quantize(DsqOp(grids({}), false, 1), curve(in[0]));
     if (slope_ == "hardtanh") return quantize(StraightThroughOp(grids({}), ends()), in);
-    return Quantizer::apply(in);
+    return quantize(TanhOp(grids({}), tanh_curve()), in);
   }
 
   Tensor surrogate(const Tensors& in, const Arrays& at) const override {
@@ -67,15 +107,13 @@ class Binary final : public Quantizer {
       const Tensors point = curve(x0);
       return y0 + (dsq_surrogate(curve(x), point, 1, false) - dsq_surrogate(point, point, 1, false));
     }
-    const double t = 0.1 * std::pow(100, progress_), k = std::max(1 / t, 1.0), middle = is_signed() ? 0 : 0.5;
-    const Tensor number = equal(x0, x0), zero = Array::zeros(x.shape(), x.dtype());
-    const auto curve = [&](const Tensor& at_x) { return k * tanh(t * (where(number, at_x, zero) - middle)); };
-    return y0 + (curve(x) - curve(x0));
+    return y0 + tanh_curve().k() * (tanh_curve().bent(x) - tanh_curve().bent(x0));
   }
 
   void set_progress(double share) override { progress_ = std::clamp(share, 0.0, 1.0); }
 
  private:
+  TanhCurve tanh_curve() const { return {0.1 * std::pow(100, progress_), is_signed() ? 0 : 0.5}; }
   // Where the slope ends.
   Ranges ends() const {
     Ranges ranges;

@@ -221,6 +221,56 @@ void pass(const T* x, const T* u, T* dx, int64_t n, double l, double h) {
       dx, n, [=](V at, V gradient) { return ((at >= low) & (at <= high)) ? gradient : none; }, x, u);
 }
 
+// In f32, which decides between two levels.
+inline F32 position(F32 x, F32 by) { return x * by; }
+inline double position(double x, double by) { return static_cast<float>(x) * static_cast<float>(by); }
+
+// A table of at most 256 levels, walked through: the lanes never part.
+template <class V>
+inline V level_of(V x, V by, const Levels& levels) {
+  const V p = position(x, by);
+  V level = splat<V>(levels.levels[0]);
+  for (int64_t i = 0; i < levels.count; ++i)
+    level = p > splat<V>(levels.thresholds[i]) ? splat<V>(levels.levels[i + 1]) : level;
+  return level;
+}
+
+template <class T>
+void on_levels(const T* x, T* y, int64_t n, const Levels& levels, double inverse, double scale) {
+  using V = Vector<T>;
+  const V by = splat<V>(inverse), unit = splat<V>(scale);
+  map(
+      y, n, [&](V v) { return level_of(v, by, levels) * unit; }, x);
+}
+
+template <class T>
+void levels(const T* x, const T* u, T* dx, int64_t n, const Levels& levels, double inverse, double& sum) {
+  using V = Vector<T>;
+  const V by = splat<V>(inverse), none = splat<V>(0);
+  const V low = splat<V>(levels.levels[0]), high = splat<V>(levels.levels[levels.count]);
+  accumulate<T, 1>(n, &sum, [&](V* terms, int64_t i, auto... rest) {
+    const V gradient = load(u + i, rest...), at = load(x + i, rest...), p = at * by;
+    const V level = level_of(at, by, levels);
+    const auto inside = (p > low) & (p < high);
+    terms[0] = gradient * (inside ? level - p : level);
+    store(dx + i, inside ? gradient : none, rest...);
+  });
+}
+
+template <class T>
+void tanh_slope(const T* x, const T* u, T* dx, int64_t n, double k, double t, double middle) {
+  using V = Vector<T>;
+  const V steepness = splat<V>(t), height = splat<V>(k * t), center = splat<V>(middle), none = splat<V>(0);
+  const V one = splat<V>(1);
+  map(
+      dx, n,
+      [=](V at, V gradient) {
+        const V bent = tanh(steepness * ((at == at ? at : none) - center));
+        return gradient * (height * (one - bent * bent));
+      },
+      x, u);
+}
+
 template <class T>
 void mix(const T* x, T* y, int64_t n, const MixedGrid* grids, int64_t count) {
   using V = Vector<T>;
@@ -284,9 +334,9 @@ void mix_backward(const T* x, const T* u, T* dx, int64_t n, const MixedGrid* gri
 
 void enter_backward(BackwardTable& table);
 void enter_backward(BackwardTable& table) {
-  table.f32 = {dsq<float>, rounded<float>, pass<float>, mix<float>, mix_backward<float>};
-  table.b16 = {dsq<bf16>, rounded<bf16>, pass<bf16>, mix<bf16>, mix_backward<bf16>};
-  table.f64 = {dsq<double>, rounded<double>, pass<double>, mix<double>, mix_backward<double>};
+  table.f32 = {dsq<float>, rounded<float>, pass<float>, on_levels<float>, levels<float>, tanh_slope<float>, mix<float>, mix_backward<float>};
+  table.b16 = {dsq<bf16>, rounded<bf16>, pass<bf16>, on_levels<bf16>, levels<bf16>, tanh_slope<bf16>, mix<bf16>, mix_backward<bf16>};
+  table.f64 = {dsq<double>, rounded<double>, pass<double>, on_levels<double>, levels<double>, tanh_slope<double>, mix<double>, mix_backward<double>};
 }
 
 }  // namespace stairgrad::quant::STAIRGRAD_ISA

@@ -52,6 +52,13 @@ struct GridSums {
   }
 };
 
+/// Levels that are not equally spaced: of p, levels[i] where i of the thresholds lie below p.
+struct Levels {
+  const double* levels;
+  const float* thresholds;  ///< one less, ascending
+  int64_t count;            ///< of the thresholds
+};
+
 /// One grid of a mixture: with p = x * inverse + zero, the value is share * scale * (code - zero), where code
 /// is p rounded and limited to lo .. hi.
 struct MixedGrid {
@@ -77,6 +84,13 @@ struct BackwardLoops {
                   double lo, double hi, GridSums& sums);
   /// dx = u where l <= x <= h, else 0.
   void (*pass)(const T* x, const T* u, T* dx, int64_t n, double l, double h);
+  /// y = scale * the level of x * inverse.
+  void (*on_levels)(const T* x, T* y, int64_t n, const Levels& levels, double inverse, double scale);
+  /// With p = x * inverse: dx = u where p lies between the first and the last level, else 0; adds u (level -
+  /// p) there, and u level elsewhere, to `sum`.
+  void (*levels)(const T* x, const T* u, T* dx, int64_t n, const Levels& levels, double inverse, double& sum);
+  /// dx = u k t (1 - tanh^2(t (x - middle))); NaN counts as 0.
+  void (*tanh_slope)(const T* x, const T* u, T* dx, int64_t n, double k, double t, double middle);
   /// y = sum of the values of `count` grids, of which there are at most most_grids.
   void (*mix)(const T* x, T* y, int64_t n, const MixedGrid* grids, int64_t count);
   /// dx = u * sum of the shares of the grids where lo < p < hi.

@@ -32,7 +32,7 @@ const std::vector<UnaryCase>& unary_cases() {
       {Unary::log, "log", [](double x) { return std::log(x); }, 3},
       {Unary::sqrt, "sqrt", [](double x) { return std::sqrt(x); }, 1},
       {Unary::rsqrt, "rsqrt", [](double x) { return 1 / std::sqrt(x); }, 2},
-      {Unary::tanh, "tanh", [](double x) { return std::tanh(x); }, 3},
+      {Unary::tanh, "tanh", [](double x) { return std::tanh(x); }, 2},
       {Unary::sigmoid, "sigmoid",
        [](double x) { return std::exp(std::fmin(x, 0)) / (1 + std::exp(-std::fabs(x))); }, 3},
       {Unary::softplus, "softplus",
