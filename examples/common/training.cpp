@@ -326,7 +326,10 @@ double train(TrainingJob job, bool resume) {
   Loop loop(job);
   if (resume) loop.resume();
   loop.run();
-  return loop.all_seconds();
+  const double seconds = loop.all_seconds();
+  const auto images = static_cast<double>(job.options.epochs * job.loader.images());
+  if (seconds > 0) job.run.result().set("speed." + job.phase + ".images_per_second", images / seconds);
+  return seconds;
 }
 
 }  // namespace stairgrad::examples

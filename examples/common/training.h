@@ -104,7 +104,7 @@ struct TrainingJob {
 /// one, as if it had never stopped, bit for bit. At the end the model holds the averaged weights if the
 /// options ask for an average. Throws numeric_error naming step and parameter when the loss is not finite.
 /// Returns the seconds that the steps of all epochs took, those before a resume as well; measuring is not
-/// counted.
+/// counted. They also become the result's speed.PHASE.images_per_second.
 double train(TrainingJob job, bool resume);
 
 }  // namespace stairgrad::examples

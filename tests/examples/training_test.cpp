@@ -79,6 +79,7 @@ struct Run {
                                 training_transform({.crop = 0, .no_flip = true}, centred));
     };
     seconds = train(job, resume);
+    speed = run.result().find("speed.training.images_per_second")->number();
     loss = run.series("epoch", "loss").y;
     epoch_seconds = run.series("epoch", "seconds").y;
     accuracy = run.series("epoch", "accuracy").y;
@@ -96,7 +97,7 @@ struct Run {
   data::Dataset dataset = pictures();
   std::unique_ptr<nn::Model> model;
   int steps = 0;
-  double seconds = 0;
+  double seconds = 0, speed = 0;
   std::vector<double> epoch_seconds, loss, accuracy, images_per_second;
 };
 
@@ -122,6 +123,7 @@ TEST_CASE("a run that Ctrl-C stopped anywhere goes on bit for bit, with any numb
     const double all = second.epoch_seconds[0] + second.epoch_seconds[1] + second.epoch_seconds[2];
     CHECK(all > 0);
     CHECK(second.seconds == doctest::Approx(all));
+    CHECK(second.speed == doctest::Approx(3 * 60 / all));
     CHECK(second.values() == whole.values());
     CHECK(second.loss == whole.loss);
     CHECK(second.accuracy == whole.accuracy);
