@@ -21,7 +21,7 @@ struct Settings {
   bool border = false, without_replacement = false, equalise = false, bias_correction = false;
   int64_t correction_steps = -1, evolve = 0;
   double correction_weight = 50;
-  std::string direct = "none", correction_cache;
+  std::string direct = "none", correction_cache, tail = "f32";
   // CL-Calib
   bool clcalib = false, reweight = false, centre = false, bank = false, cl_no_drop = false;
   std::string critic = "B", mapping = "tail", negatives = "duplicate";

@@ -613,7 +613,8 @@ struct Reconstruction::Impl {
     if (!second) return loss;
     const Tensor out = slice(y, 0, batch, 2 * batch);
     Tensor u;
-    if (o.needs_logits()) u = model.forward(out, unit.block + 1, model.blocks().size());
+    if (o.needs_logits())
+      u = cast(model.forward(cast(out, options.tail), unit.block + 1, model.blocks().size()), DType::f32);
     const Tensor expected = o.needs_logits() ? Tensor(FeatureCache(logits).pick(indices)) : Tensor();
     if (o.prediction > 0) {
       const double t = o.prediction_temperature;

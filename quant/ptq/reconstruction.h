@@ -55,6 +55,9 @@ struct ReconstructionOptions {
   bool ranges_by_block =
       false;                ///< ranges again from the quantized path, when a block's turn comes (PD-Quant)
   bool skip_first = false;  ///< the first block is not reconstructed (BRECQ's setting)
+  /// Activations of the frozen float rest of the network, behind the block: bf16 is faster where the CPU has
+  /// it, and adds rounding of 2^-9 to the logits that are compared with.
+  DType tail = DType::f32;
   uint64_t seed = 0;
   size_t memory = size_t{4} << 30;  ///< bytes that caches may take; those that do not fit in f32 are bf16
   /// The float inputs of block `block` that its reconstruction uses in place of those of the images, such as

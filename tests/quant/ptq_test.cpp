@@ -696,3 +696,22 @@ TEST_CASE("caches in half the memory are bf16 and do the job") {
   CHECK(engine.peak_cache_bytes() < recipe.memory);
   CHECK(all_finite(logits_of(*model, images)));
 }
+
+TEST_CASE("a tail in bf16 moves the loss a little, and that of a method without a tail not at all") {
+  // Of the first step of every unit.
+  const auto losses = [](PtqMethod method, DType tail) {
+    const auto model = small_network();
+    const auto sites = attach(*model, 3, 3);
+    ReconstructionOptions recipe = quick(method, 1);
+    recipe.tail = tail;
+    std::vector<double> all;
+    Reconstruction(*model, *sites, some_images(*model, 16), recipe)
+        .run({.iteration = [&](const std::string&, int64_t, int64_t, double loss) { all.push_back(loss); }});
+    return all;
+  };
+  CHECK(losses(PtqMethod::qdrop, DType::bf16) == losses(PtqMethod::qdrop, DType::f32));
+  const auto narrow = losses(PtqMethod::pdquant, DType::bf16), wide = losses(PtqMethod::pdquant, DType::f32);
+  REQUIRE(narrow.size() == wide.size());
+  CHECK(narrow != wide);
+  CHECK(narrow[0] == doctest::Approx(wide[0]).epsilon(0.01));
+}
