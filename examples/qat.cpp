@@ -201,16 +201,15 @@ class Qat {
     sites_ = s_.quantization.attach(*task_.model, policy);
     calibrate(*task_.model, task_, s_.common.seed);
     data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
-    nn::SGD optimiser(quantized_groups(*task_.model, *sites_, options.weight_decay, s_.quantizer_lr),
-                      options.momentum,
-                      /*nesterov=*/true);
+    const auto optimiser = make_optimiser(
+        options, quantized_groups(*task_.model, *sites_, options.weight_decay, s_.quantizer_lr));
     oscillations_.emplace(*task_.model, *sites_);
     steps_ = Array::scalar(0, DType::f64);
     all_steps_ = static_cast<double>(options.epochs * loader.batches());
     TrainingJob job{
         .phase = phase,
         .model = *task_.model,
-        .optimiser = optimiser,
+        .optimiser = *optimiser,
         .loader = loader,
         .options = options,
         .run = run_,

@@ -106,11 +106,11 @@ class Quickstart {
   Evaluated fit(nn::Model& model, quant::Sites* sites) {
     const TrainingOptions options = s_.training(sites != nullptr);
     data::Loader loader(task_.train, task_.training_transform(options), loader_options(options));
-    nn::SGD optimiser(decayed_groups(model, options.weight_decay), options.momentum, /*nesterov=*/true);
+    const auto optimiser = make_optimiser(options, decayed_groups(model, options.weight_decay));
     const std::string phase = sites ? "qat" : "float";
     TrainingJob job{.phase = phase,
                     .model = model,
-                    .optimiser = optimiser,
+                    .optimiser = *optimiser,
                     .loader = loader,
                     .options = options,
                     .run = run_,

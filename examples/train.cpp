@@ -57,10 +57,9 @@ struct Settings {
 
 void fit(const Settings& s, Task& task, const WatchedPictures& watched, RunDirectory& run) {
   data::Loader loader(task.train, task.training_transform(s.training), loader_options(s.training));
-  nn::SGD optimiser(decayed_groups(*task.model, s.training.weight_decay), s.training.momentum,
-                    /*nesterov=*/true);
+  const auto optimiser = make_optimiser(s.training, decayed_groups(*task.model, s.training.weight_decay));
   TrainingJob job{
-      .model = *task.model, .optimiser = optimiser, .loader = loader, .options = s.training, .run = run};
+      .model = *task.model, .optimiser = *optimiser, .loader = loader, .options = s.training, .run = run};
   job.notes = {{"model", s.task.model},
                {"dataset", s.task.dataset},
                {"width", text(s.task.width)},

@@ -18,6 +18,9 @@ namespace stairgrad::examples {
 void TrainingOptions::add_to(Options& o) {
   o.add("--epochs", epochs, "passes over the training images").between(0, 100'000);
   o.add("--batch", batch, "images a step").between(1, 65'536);
+  o.add("--optimiser", optimiser,
+        "sgd with Nesterov's momentum, or adamw, whose learning rates are some hundred times smaller")
+      .one_of({"sgd", "adamw"});
   o.add("--lr", lr, "learning rate after the warm-up; it falls along a cosine to 0").between(0, 1000);
   o.add("--momentum", momentum, "momentum of SGD").between(0, 0.9999);
   o.add("--weight-decay", weight_decay, "weight decay of convolutions and linear layers").between(0, 1);
@@ -54,7 +57,9 @@ std::map<std::string, std::string> TrainingOptions::notes() const {
                                               {"cutmix", text(cutmix)},
                                               {"dtype", dtype},
                                               {"seed", text(seed)}};
-  if (jitter > 0) notes["jitter"] = text(jitter);  // runs from before this option have no such note
+  // Runs from before these options have no such notes.
+  if (jitter > 0) notes["jitter"] = text(jitter);
+  if (optimiser != "sgd") notes["optimiser"] = optimiser;
   return notes;
 }
 
@@ -88,6 +93,12 @@ std::vector<nn::ParameterGroup> decayed_groups(const nn::Module& model, double w
   std::vector<nn::ParameterGroup> groups = {{{}, 1, weight_decay}, {{}, 1, 0}};
   for (const nn::NamedTensor& p : model.parameters()) groups[p.tensor.rank() < 2].parameters.push_back(p);
   return groups;
+}
+
+std::unique_ptr<nn::Optimiser> make_optimiser(const TrainingOptions& options,
+                                              std::vector<nn::ParameterGroup> groups) {
+  if (options.optimiser == "adamw") return std::make_unique<nn::AdamW>(std::move(groups));
+  return std::make_unique<nn::SGD>(std::move(groups), options.momentum, /*nesterov=*/true);
 }
 
 data::Dataset some_of(const data::Dataset& dataset, int64_t count) {

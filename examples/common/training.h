@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,8 @@ namespace stairgrad::examples {
 struct TrainingOptions {
   int epochs = 100;
   int64_t batch = 128;
-  double lr = 0.1;  ///< at the end of the warm-up; then it falls along a cosine to 0
+  std::string optimiser = "sgd";  ///< sgd, with Nesterov's momentum, or adamw
+  double lr = 0.1;                ///< at the end of the warm-up; then it falls along a cosine to 0
   double momentum = 0.9, weight_decay = 5e-4;
   double warmup = 2;  ///< epochs
   double label_smoothing = 0;
@@ -46,6 +48,10 @@ data::LoaderOptions loader_options(const TrainingOptions& options);
 
 /// Parameters in two groups: convolution and linear weights, which decay, and the others, which do not.
 std::vector<nn::ParameterGroup> decayed_groups(const nn::Module& model, double weight_decay);
+
+/// The optimiser that the options name.
+std::unique_ptr<nn::Optimiser> make_optimiser(const TrainingOptions& options,
+                                              std::vector<nn::ParameterGroup> groups);
 
 /// Evenly spread pictures of a data set: `count`, but at most 5,000 and no more than it has.
 data::Dataset some_of(const data::Dataset& dataset, int64_t count);

@@ -223,11 +223,11 @@ class Search {
     batches_ = loader.batches();
     all_steps_ = static_cast<double>(s_.training.epochs * batches_);
     every_ = std::max<int64_t>(1, batches_ / 10);
-    nn::SGD optimiser(quant::supernet_groups(*task_.model, s_.training.weight_decay, s_.importance_lr),
-                      s_.training.momentum, /*nesterov=*/true);
+    const auto optimiser = make_optimiser(
+        s_.training, quant::supernet_groups(*task_.model, s_.training.weight_decay, s_.importance_lr));
     TrainingJob job{.phase = "search",
                     .model = *task_.model,
-                    .optimiser = optimiser,
+                    .optimiser = *optimiser,
                     .loader = loader,
                     .options = s_.training,
                     .run = run_,

@@ -62,10 +62,10 @@ struct Run {
 
   void go(bool resume, int stop_at = 0, bool poison = false) {
     data::Loader loader(dataset, training_transform(options, centred), loader_options(options));
-    nn::SGD optimiser(decayed_groups(*model, options.weight_decay), options.momentum);
+    const auto optimiser = make_optimiser(options, decayed_groups(*model, options.weight_decay));
     RunDirectory run(out, resume);
     TrainingJob job{
-        .model = *model, .optimiser = optimiser, .loader = loader, .options = options, .run = run};
+        .model = *model, .optimiser = *optimiser, .loader = loader, .options = options, .run = run};
     job.after_step = [&] {
       if (++steps == stop_at && poison) {
         Array bias = model->state().at("layer1.0.bn1.bias");
@@ -128,6 +128,21 @@ TEST_CASE("a run that Ctrl-C stopped anywhere goes on bit for bit, with any numb
     CHECK(second.loss == whole.loss);
     CHECK(second.accuracy == whole.accuracy);
   }
+}
+
+TEST_CASE("adamw trains, and what it remembers outlives a stop") {
+  const Folder folder;
+  TrainingOptions options = settings();
+  options.optimiser = "adamw";
+  options.lr = 1e-3;
+  Run whole(folder / "whole", options), first(folder / "stopped", options), second(folder / "stopped", options),
+      sgd(folder / "stopped");
+  whole.go(false);
+  CHECK(whole.loss.back() < whole.loss.front());
+  CHECK_THROWS_AS(first.go(false, 7), Interrupted);
+  CHECK_THROWS_AS(sgd.go(true), argument_error);
+  second.go(true);
+  CHECK(second.values() == whole.values());
 }
 
 TEST_CASE("a finished run that is resumed trains no more and gives the same network") {
