@@ -93,7 +93,8 @@ void Settings::parse(int argc, char** argv) {
         "family: low bits in all layers, batch norms stay; folded: batch norms folded, first and last "
         "layer 8 bit")
       .one_of({"family", "folded"});
-  o.add("--quantizer", quantizer, "how to quantize");
+  o.add("--quantizer", quantizer,
+        "how to quantize: ranges of least error, or those of the extremes, as in the family's code: ste");
   o.add("--skip", skip, "residual adds read: shared (default), or u8 (with --selector always)")
       .one_of({"", "shared", "u8"});
 
@@ -127,7 +128,7 @@ void Settings::parse(int argc, char** argv) {
         "one for each layer, one for the image, or one offset for the image")
       .one_of({"image", "layer", "offset"});
   o.add("--after", after, "blocks before the selector, which keep fixed bits").at_least(1);
-  o.add("--ranges", ranges, "candidates share a range, each finds its own, or each learns its own")
+  o.add("--ranges", ranges, "candidates share the range of the extremes, each finds one of least error, or each learns its own")
       .one_of({"shared", "each", "learned"});
   o.add("--norms", norms, "candidates share the batch norms, or each has its own").one_of({"shared", "each"});
   o.add("--choosing", choosing, "how the selector is trained").one_of({"gumbel", "straight-through"});

@@ -34,7 +34,7 @@ struct Settings {
   bool clamp = false;
   // quantization
   int w_bits = 4, a_bits = 4;
-  std::string protocol = "family", quantizer = "ste", skip;
+  std::string protocol = "family", quantizer = "ste:range=mse", skip;
   // fine-tuning
   int epochs = 20, steps = 50, calibration = -1;
   int64_t batch = -1;
@@ -44,7 +44,7 @@ struct Settings {
   bool no_augment = false, no_best = false, validate = false;
   // selector
   bool selector = false;
-  std::string selector_type = "image", candidates, ranges = "shared", norms = "shared", choosing = "gumbel",
+  std::string selector_type = "image", candidates, ranges = "each", norms = "shared", choosing = "gumbel",
               law = "hinge", bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;
   int64_t selector_width = 16;

@@ -17,9 +17,9 @@ struct DynamicOptions {
   /// Weights take the candidate's bits, too (DQNet, CVPR'22): one set of codes for each candidate. Then their
   /// bits in the policy are the target's.
   bool weights = false;
-  /// Quantizer of the candidates' activations: "ste" sees one range for all of them, "ste:range=mse" finds
-  /// one for each, "lsq" learns one for each.
-  std::string quantizer = "ste";
+  /// Quantizer of the candidates' activations: "ste" sees one range for all of them, that of the extremes,
+  /// "ste:range=mse" finds one for each, "lsq" learns one for each.
+  std::string quantizer = "ste:range=mse";
   /// A batch norm of its own for each candidate, behind each layer that has one (as in Any-Precision,
   /// AAAI'21). Gamma and beta are learned; the statistics stay the layer's own, as nobody can repeat the
   /// training that they are from.

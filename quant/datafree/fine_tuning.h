@@ -25,7 +25,7 @@ struct FineTuningOptions {
       100;  ///< batches that move the ranges of activations before the first step; then they stay
   int epochs = 20, steps = 50;
   int64_t batch = 64;
-  double lr = 1e-4, momentum = 0.9, weight_decay = 1e-4;
+  double lr = 3e-5, momentum = 0.9, weight_decay = 1e-4;
   std::vector<double> milestones =
       {};  ///< shares of the steps at which lr falls to a tenth; none: along a cosine
   double temperature = 20, kd = 20, ce = 1, features = 0;
