@@ -6,6 +6,7 @@
 
 #include "../kernels/nearest.h"
 #include "../kernels/reduce.h"
+#include "quantizers/backward.h"
 #include "quantizers/ranges.h"
 
 namespace stairgrad::quant {
@@ -271,27 +272,44 @@ class LeastError final : public ByHistogram {
       all.high = std::max(all.high, -all.low);
       all.low = -all.high;
     }
-    // What is over the bound already need not be summed up.
-    const auto error = [&](double factor, double bound) {
-      const Grid g = options().symmetric ? symmetric_grid(factor * all.high, options().bits)
-                                         : zero_grid(factor * all.low, factor * all.high, options().bits);
+    std::vector<float> values, counts;  // the largest first: they soon tell that a range is too narrow
+    for (auto bin = bins.rbegin(); bin != bins.rend(); ++bin) {
+      values.push_back(static_cast<float>(bin->value));
+      counts.push_back(static_cast<float>(bin->count));
+    }
+    const auto grid_of = [&](double octave) {
+      const double factor = std::exp2(octave);
+      return options().symmetric ? symmetric_grid(factor * all.high, options().bits)
+                                 : zero_grid(factor * all.low, factor * all.high, options().bits);
+    };
+    const auto exact = [&](const Grid& g) {
       const float inverse = grid::inverse(g.scale);
       double sum = 0;
-      for (auto bin = bins.rbegin(); bin != bins.rend() && sum <= bound; ++bin) {
+      for (auto bin = bins.rbegin(); bin != bins.rend(); ++bin) {
         const double level = grid::decode(grid::encode(static_cast<float>(bin->value), g, inverse), g);
         sum += bin->count * std::pow((bin->value - level) * (bin->value - level), options().power / 2);
       }
       return sum;
     };
-    // Four factors an octave from 1 down to 2^-10, then steps of 1/64 octave around the best.
+    // Four factors an octave from 1 down to 2^-10, then steps of 1/64 octave around the best. What is not
+    // told apart by a quick sum is by an exact one.
     const auto best = [&](double centre, double step, int from, int to) {
-      double least = HUGE_VAL, where = centre;
+      constexpr double slack = 1 + 1e-4;
+      std::vector<std::pair<double, double>> found;  // octave and error
+      double least = HUGE_VAL, least_exact = HUGE_VAL, where = centre;
       for (int i = to; i >= from; --i) {
-        const double octave = std::min(centre + i * step, 0.0), e = error(std::exp2(octave), least);
-        if (e <= least) {
-          least = e;
-          where = octave;
-        }
+        const double octave = std::min(centre + i * step, 0.0);
+        const double about =
+            rounding_error(values, counts, grid_of(octave), options().power, slack * least);
+        found.emplace_back(octave, about);
+        least = std::min(least, about);
+      }
+      for (const auto& [octave, about] : found) {
+        if (about > slack * least) continue;
+        const double e = exact(grid_of(octave));
+        if (e > least_exact) continue;
+        least_exact = e;
+        where = octave;
       }
       return where;
     };

@@ -212,6 +212,12 @@ RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& sca
   return result;
 }
 
+double rounding_error(const std::vector<float>& values, const std::vector<float>& counts, const Grid& g,
+                      double power, double bound) {
+  return table().rounding_error(values.data(), counts.data(), static_cast<int64_t>(values.size()), g, power,
+                                bound);
+}
+
 Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges) {
   Array result(x.shape(), x.dtype());
   dispatch("pass_within", gradient, x, [&](auto type) {

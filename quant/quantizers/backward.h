@@ -25,6 +25,11 @@ struct RoundedSums {
 RoundedSums rounded_sums(const Array& gradient, const Array& x, const Array& scale, const Grid& codes,
                          const Array& dropped = {});
 
+/// About sum_i counts[i] |values[i] - its level|^power, to 1e-5 of it; once that is beyond `bound`, any
+/// number beyond it.
+double rounding_error(const std::vector<float>& values, const std::vector<float>& counts, const Grid& g,
+                      double power, double bound);
+
 /// gradient where x lies in its range, else 0.
 Array pass_within(const Array& gradient, const Array& x, const Ranges& ranges);
 

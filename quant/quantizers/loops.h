@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../../kernels/array.h"
+#include "../../kernels/grid.h"
 
 namespace stairgrad::quant {
 
@@ -100,6 +101,10 @@ struct BackwardLoops {
 constexpr int64_t most_grids = 8;  // of a mixture: one for each number of bits
 
 struct BackwardTable {
+  /// About sum_i counts[i] |values[i] - its level on the grid|^power, to 1e-5 of it; once that is beyond
+  /// `bound`, any number beyond it.
+  double (*rounding_error)(const float* values, const float* counts, int64_t n, const Grid& g, double power,
+                           double bound);
   BackwardLoops<float> f32;
   BackwardLoops<bf16> b16;
   BackwardLoops<double> f64;

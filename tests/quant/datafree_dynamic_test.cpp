@@ -257,11 +257,11 @@ TEST_CASE(
 TEST_CASE("T18: one candidate is the fixed-bit network, bit for bit; its BOPs are the candidate's") {
   for (const bool weights : {false, true}) {
     CAPTURE(weights);
-    DynamicOptions options{.candidates = {4}, .target = 4};
+    DynamicOptions options{.candidates = {4}, .target = 4, .quantizer = "ste"};
     options.weights = weights;
     Dynamic d = dynamic(options);
     // The same network without choices: each input goes through the quantizer of 4 bits.
-    Dynamic fixed = dynamic({.candidates = {4}, .target = 4});
+    Dynamic fixed = dynamic({.candidates = {4}, .target = 4, .quantizer = "ste"});
     for (const nn::NamedTap& t : fixed.model->taps()) {
       if (t.tap->role != nn::Tap::Role::input) continue;
       for (const nn::NamedModule& m : fixed.model->modules())
