@@ -299,8 +299,7 @@ class LeastError final : public ByHistogram {
       double least = HUGE_VAL, least_exact = HUGE_VAL, where = centre;
       for (int i = to; i >= from; --i) {
         const double octave = std::min(centre + i * step, 0.0);
-        const double about =
-            rounding_error(values, counts, grid_of(octave), options().power, slack * least);
+        const double about = rounding_error(values, counts, grid_of(octave), options().power, slack * least);
         found.emplace_back(octave, about);
         least = std::min(least, about);
       }

@@ -128,7 +128,8 @@ void Settings::parse(int argc, char** argv) {
         "one for each layer, one for the image, or one offset for the image")
       .one_of({"image", "layer", "offset"});
   o.add("--after", after, "blocks before the selector, which keep fixed bits").at_least(1);
-  o.add("--ranges", ranges, "candidates share the range of the extremes, each finds one of least error, or each learns its own")
+  o.add("--ranges", ranges,
+        "candidates share the range of the extremes, each finds one of least error, or each learns its own")
       .one_of({"shared", "each", "learned"});
   o.add("--norms", norms, "candidates share the batch norms, or each has its own").one_of({"shared", "each"});
   o.add("--choosing", choosing, "how the selector is trained").one_of({"gumbel", "straight-through"});

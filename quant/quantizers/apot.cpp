@@ -69,7 +69,8 @@ struct ApotBackward final : Op {
   Tensors decompose(const Tensors& in) const override {
     const Tensor u = cast(in[0], in[2].dtype()), p = cast(in[1], in[2].dtype()) / spread(in[2], in[1].rank());
     const ApotPoint at = apot_at(p.value(), levels);
-    const Tensor terms = sum_to(u * (at.level - at.inside * p), spread(in[2], in[1].rank()).shape());
+    const Tensor moved = where(at.inside, at.level - p, at.level);  // NaN lies outside
+    const Tensor terms = sum_to(u * moved, spread(in[2], in[1].rank()).shape());
     return {cast(u * at.inside, in[1].dtype()), reshape(terms, in[2].shape())};
   }
   Tensors vjp(const Vjp& v) const override { return vjp_by_decomposition(*this, v); }

@@ -245,9 +245,7 @@ struct LevelTable {
     for (size_t i = 1; i < levels.size(); ++i)
       thresholds.push_back(static_cast<float>((levels[i - 1] + levels[i]) / 2));
   }
-  Levels get() const {
-    return {levels.data(), thresholds.data(), static_cast<int64_t>(thresholds.size())};
-  }
+  Levels get() const { return {levels.data(), thresholds.data(), static_cast<int64_t>(thresholds.size())}; }
 };
 
 double inverse_of(double alpha) { return 1 / std::max(alpha, smallest_range); }
@@ -263,12 +261,10 @@ Array on_levels(const Array& x, const Array& alpha, const std::vector<double>& l
     const auto run = loops<T>().on_levels;
     const T* from = x.data<T>();
     T* to = result.data<T>();
-    over_chunks<Nothing>(x.size(), alpha.size(),
-                         [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
-                           const double scale = scales[static_cast<size_t>(group)];
-                           run(from + offset, to + offset, count, table.get(), inverse_of(scale),
-                               std::max(scale, smallest_range));
-                         });
+    over_chunks<Nothing>(x.size(), alpha.size(), [&](int64_t group, int64_t offset, int64_t count, Nothing&) {
+      const double scale = scales[static_cast<size_t>(group)];
+      run(from + offset, to + offset, count, table.get(), inverse_of(scale), std::max(scale, smallest_range));
+    });
   });
   return result;
 }

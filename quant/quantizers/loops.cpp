@@ -221,14 +221,13 @@ double rounding_error(const float* values, const float* counts, int64_t n, const
   const F32 half_power = splat<F32>(power / 2);
   double sum = 0;
   for (int64_t first = 0; first < n && sum <= bound; first += block)
-    accumulate<float, 1>(n - first < block ? n - first : block, &sum,
-                         [&](F32* terms, int64_t i, auto... rest) {
-                           const F32 value = load(values + first + i, rest...);
-                           const F32 code = round(limited(value * inverse + zero, low, high));
-                           const F32 difference = value - (code - zero) * scale;
-                           terms[0] = load(counts + first + i, rest...) *
-                                      exp(half_power * log(difference * difference));
-                         });
+    accumulate<float, 1>(
+        n - first < block ? n - first : block, &sum, [&](F32* terms, int64_t i, auto... rest) {
+          const F32 value = load(values + first + i, rest...);
+          const F32 code = round(limited(value * inverse + zero, low, high));
+          const F32 difference = value - (code - zero) * scale;
+          terms[0] = load(counts + first + i, rest...) * exp(half_power * log(difference * difference));
+        });
   return sum;
 }
 
@@ -354,9 +353,12 @@ void mix_backward(const T* x, const T* u, T* dx, int64_t n, const MixedGrid* gri
 void enter_backward(BackwardTable& table);
 void enter_backward(BackwardTable& table) {
   table.rounding_error = rounding_error;
-  table.f32 = {dsq<float>, rounded<float>, pass<float>, on_levels<float>, levels<float>, tanh_slope<float>, mix<float>, mix_backward<float>};
-  table.b16 = {dsq<bf16>, rounded<bf16>, pass<bf16>, on_levels<bf16>, levels<bf16>, tanh_slope<bf16>, mix<bf16>, mix_backward<bf16>};
-  table.f64 = {dsq<double>, rounded<double>, pass<double>, on_levels<double>, levels<double>, tanh_slope<double>, mix<double>, mix_backward<double>};
+  table.f32 = {dsq<float>,    rounded<float>,    pass<float>, on_levels<float>,
+               levels<float>, tanh_slope<float>, mix<float>,  mix_backward<float>};
+  table.b16 = {dsq<bf16>,    rounded<bf16>,    pass<bf16>, on_levels<bf16>,
+               levels<bf16>, tanh_slope<bf16>, mix<bf16>,  mix_backward<bf16>};
+  table.f64 = {dsq<double>,    rounded<double>,    pass<double>, on_levels<double>,
+               levels<double>, tanh_slope<double>, mix<double>,  mix_backward<double>};
 }
 
 }  // namespace stairgrad::quant::STAIRGRAD_ISA

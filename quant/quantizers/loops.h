@@ -1,6 +1,7 @@
 // The backward loops of the quantizers, compiled once per instruction set like those of kernels/simd: x and
 // the gradient u are read once, dx is written once, and the sums for the parameters are taken on the way. So
-// it is with mixtures of several grids (quant/search), whose forward is here too.
+// it is with mixtures of several grids (quant/search) and with levels that are not equally spaced, whose
+// forwards are here too.
 //
 // Terms are added in their own type over 512 elements and in double beyond, over a fixed number of lanes: the
 // same bits on every instruction set.

@@ -135,8 +135,8 @@ TEST_CASE("adamw trains, and what it remembers outlives a stop") {
   TrainingOptions options = settings();
   options.optimiser = "adamw";
   options.lr = 1e-3;
-  Run whole(folder / "whole", options), first(folder / "stopped", options), second(folder / "stopped", options),
-      sgd(folder / "stopped");
+  Run whole(folder / "whole", options), first(folder / "stopped", options),
+      second(folder / "stopped", options), sgd(folder / "stopped");
   whole.go(false);
   CHECK(whole.loss.back() < whole.loss.front());
   CHECK_THROWS_AS(first.go(false, 7), Interrupted);

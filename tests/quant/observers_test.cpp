@@ -8,6 +8,7 @@
 
 #include "../../kernels/random.h"
 #include "../../kernels/threads.h"
+#include "../../quant/quantizers/backward.h"
 #include "../../quant/quantizers/ranges.h"
 
 using namespace stairgrad;
@@ -153,6 +154,23 @@ TEST_CASE("mse: no other factor has less error, for any power, and grids that fi
   // Data on the levels of a grid over its extremes.
   const Array levels = ramp(15, 0.1f);
   CHECK(range_of("mse", {levels}, {.bits = 4}).high == doctest::Approx(1.5));
+}
+
+TEST_CASE(
+    "mse: the quick sum that narrows the search is that of the definition, unless it is beyond the bound") {
+  const std::vector<double> x = random_normal({1300}, Philox(4)).to_vector();
+  const std::vector<float> values(x.begin(), x.end());
+  std::vector<float> counts(values.size());
+  for (size_t i = 0; i < counts.size(); ++i) counts[i] = static_cast<float>(i % 5);
+  for (const double power : {1.0, 2.0, 2.4, 8.0})
+    for (const Grid& g : {Grid{0.5f, 4, 0, 7}, Grid{0.01f, 0, -127, 127}, Grid{0.7f, 1.5, 0, 3}}) {
+      double sum = 0;
+      for (size_t i = 0; i < values.size(); ++i)
+        sum += static_cast<double>(counts[i]) *
+               std::pow(std::abs(values[i] - grid::decode(grid::encode(values[i], g), g)), power);
+      CHECK(rounding_error(values, counts, g, power, HUGE_VAL) == doctest::Approx(sum).epsilon(1e-5));
+      CHECK(rounding_error(values, counts, g, power, sum / 3) > sum / 3);
+    }
 }
 
 TEST_CASE("kl: keeps what is dense and gives up a sparse tail") {
