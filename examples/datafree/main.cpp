@@ -289,6 +289,8 @@ class DataFree {
                      interrupt_.stop_here();
                    },
                .resume = before ? &*before : nullptr});
+    if (dynamic_ && s_.epochs > 0 && !s_.no_shift)
+      run_.result().set("selector.shift", meet_target(*dynamic_, set_, target()));
     run_.seconds("fine-tuning", watch.seconds());
     nn::ModelInfo info = info_;
     info.options = student_options();

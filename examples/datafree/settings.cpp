@@ -138,6 +138,8 @@ void Settings::parse(int argc, char** argv) {
   o.add("--selector-width", selector_width, "hidden features of the selector").at_least(1);
   o.add("--law", law, "of the budget").one_of({"hinge", "distance"});
   o.add("--budget", budget, "weight of the budget").at_least(0);
+  o.add("--no-shift", no_shift,
+        "do not shift the selector's biases in the end to where its choices cost what was asked for");
   o.add("--entropy", entropy, "weight of the guard against a collapsed selector").at_least(0);
   o.add("--warm-up", warm_up, "share of the steps with random bits").between(0, 0.99);
   o.add("--selector-lr", selector_lr, "learning rate of the selector").at_least(0);

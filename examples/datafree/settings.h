@@ -43,7 +43,7 @@ struct Settings {
   std::string mixup, reduction;
   bool no_augment = false, no_best = false, validate = false;
   // selector
-  bool selector = false;
+  bool selector = false, no_shift = false;
   std::string selector_type = "image", candidates, ranges = "each", norms = "shared", choosing = "gumbel",
               law = "hinge", bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;

@@ -34,6 +34,8 @@ class BitSelector : public nn::Module {
 
   /// Features (n, h, w, channels), to which no gradient flows -> logits (n, sites * candidates).
   Tensor operator()(const Tensor& features);
+  /// Of the logits, candidate by candidate (and site by site); shares memory.
+  Array biases() const { return choose_->bias.value(); }
   /// Multiply-accumulates for one image.
   int64_t macs() const;
 

@@ -353,6 +353,12 @@ std::vector<nn::NamedTensor> DynamicBits::selector_parameters() const {
   return all;
 }
 
+Arrays DynamicBits::selector_biases() const {
+  Arrays all;
+  for (const auto& selector : selectors_) all.push_back(selector->biases());
+  return all;
+}
+
 int64_t DynamicBits::selector_macs() const {
   int64_t total = 0;
   for (const auto& selector : selectors_) total += selector->macs();

@@ -91,6 +91,8 @@ class DynamicBits : public nn::Module {
   void train(bool on = true) override;
   /// Parameters of the selectors; their quantizers have none.
   std::vector<nn::NamedTensor> selector_parameters() const;
+  /// Of their logits, candidate by candidate; share memory.
+  Arrays selector_biases() const;
   int64_t selector_macs() const;
 
  private:

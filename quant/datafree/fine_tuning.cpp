@@ -413,6 +413,44 @@ double mean_cost(const DynamicBits& dynamic, const Array& choices) {
   return total / static_cast<double>(n);
 }
 
+double meet_target(DynamicBits& dynamic, const ImageSet& set, double target) {
+  const auto candidates = static_cast<int64_t>(dynamic.options().candidates.size());
+  Arrays biases = dynamic.selector_biases(), trained;
+  for (const Array& bias : biases) trained.push_back(bias.clone());
+  const auto apply = [&](double shift) {
+    for (size_t k = 0; k < biases.size(); ++k) {
+      for (int64_t i = 0; i < biases[k].size(); ++i)
+        biases[k].data<float>()[i] = static_cast<float>(static_cast<double>(trained[k].data<float>()[i]) -
+                                                        shift * static_cast<double>(i % candidates));
+      biases[k].bump_version();
+    }
+  };
+  double best = 0, least = HUGE_VAL;
+  // By how much the choices are too dear, which falls as the shift grows.
+  const auto excess = [&](double shift) {
+    apply(shift);
+    const double over = mean_cost(dynamic, deployed_choices(dynamic, set)) / target - 1;
+    if (std::abs(over) < least) {
+      least = std::abs(over);
+      best = shift;
+    }
+    return over;
+  };
+  constexpr double near_enough = 1e-3, largest = 1024;
+  const double sign = excess(0) > 0 ? 1 : -1;
+  double inner = 0, outer = 0.25;
+  while (least > near_enough && outer < largest && sign * excess(sign * outer) > 0) {
+    inner = outer;
+    outer *= 2;
+  }
+  for (int i = 0; i < 20 && least > near_enough && outer < largest; ++i) {
+    const double middle = (inner + outer) / 2;
+    (sign * excess(sign * middle) > 0 ? inner : outer) = middle;
+  }
+  apply(best);
+  return best;
+}
+
 std::optional<std::string> missed_target(double cost, double target) {
   if (std::abs(cost - target) <= target_tolerance * target) return {};
   return text("target missed: the selector's choices cost ", cost, " times the target's bits, where ", target,

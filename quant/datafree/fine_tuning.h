@@ -92,6 +92,11 @@ Array deployed_choices(DynamicBits& dynamic, const ImageSet& set);
 /// Mean relative BOPs of choices (n, sites).
 double mean_cost(const DynamicBits& dynamic, const Array& choices);
 
+/// Takes `shift` times the number of the candidate from the logits of the selectors, so that the choices of
+/// deployed_choices() cost what is asked for: training saw noisy ones, and a loss can only pull. Returns the
+/// shift; 0 if they did so before, or if no shift brings them nearer.
+double meet_target(DynamicBits& dynamic, const ImageSet& set, double target);
+
 /// A sentence if a mean cost misses its target by more than target_tolerance of it, to either side.
 std::optional<std::string> missed_target(double cost, double target);
 constexpr double target_tolerance = 0.02;

@@ -106,10 +106,13 @@ PYTHON
 # Where the selector has not learned yet its first choice is known, and so are the BOPs.
 longer --wbits 4 --abits 3 --candidates 3,4,5 --selector --epochs 0 --bops 1 --eval synthetic --limit 60 --out low >low.log 2>&1
 longer --wbits 4 --abits 3 --candidates 3,4,5 --selector --selector-start highest --epochs 0 --bops 1 --eval synthetic --limit 60 --out high >high.log 2>&1
-longer --wbits 4 --abits 4 --selector --selector-lr 0.05 --budget 100 --law distance --bops 0.85 --choosing straight-through --warm-up 0 --epochs 3 --steps 20 --from fixed/images --eval synthetic --limit 60 --out pulled >pulled.log 2>&1
+pulled=(--wbits 4 --abits 4 --selector --selector-lr 0.05 --budget 100 --law distance --bops 0.85 --choosing straight-through
+        --warm-up 0 --epochs 3 --steps 20 --from fixed/images --eval synthetic --limit 60)
+longer "${pulled[@]}" --no-shift --out pulled >pulled.log 2>&1
+longer "${pulled[@]}" --out shifted >shifted.log 2>&1
 check 'the first choice is the target, or the highest; a budget pulls it down; what has failed is said by name' python3 - <<'PYTHON'
 import json
-low, high, pulled = (json.load(open(f"{name}/result.json")) for name in ("low", "high", "pulled"))
+low, high, pulled, shifted = (json.load(open(f"{name}/result.json")) for name in ("low", "high", "pulled", "shifted"))
 names = lambda result: sorted({sentence.split(":")[0] for sentence in result["warnings"]} - {"foreign maxima"})
 assert low["arms"]["dynamic"]["bops"] == low["arms"]["all at 3"]["bops"] == low["cost"]["bops"], low["arms"]
 assert high["arms"]["dynamic"]["bops"] == high["arms"]["all at 5"]["bops"], high["arms"]
@@ -120,6 +123,9 @@ assert pulled["arms"]["all at 3"]["bops"] <= pulled["arms"]["dynamic"]["bops"] <
 lines = [json.loads(line) for line in open("pulled/metrics.jsonl")]
 deployed = [line["deployed_cost"] for line in lines if line["phase"] == "fine-tuning"]
 assert abs(deployed[-1] - pulled["selector"]["cost_on_made"]) < 1e-6 and deployed[-1] < 0.99, deployed
+# The shift only moves what training left: at least as near, and the same where that was on target.
+miss = lambda result: abs(result["selector"]["cost_on_made"] - 0.85)
+assert miss(shifted) <= miss(pulled) and shifted["selector"]["shift"] != 0, (shifted["selector"], pulled["selector"])
 PYTHON
 check 'a collapse is told without any data' longer --wbits 4 --abits 4 --selector --epochs 0 --bops 3 --out beyond
 check 'and a target above the highest bits' python3 - <<'PYTHON'

@@ -569,3 +569,25 @@ TEST_CASE("moments and selections that do not fit are refused") {
   CHECK_THROWS_WITH_AS(integer::validate(late), doctest::Contains("no layer before it has made"),
                        argument_error);
 }
+
+TEST_CASE("choices are shifted to where they cost what was asked for, up or down, whatever the selector") {
+  for (const SelectorType type : {SelectorType::image, SelectorType::layer, SelectorType::offset}) {
+    CAPTURE(to_string(type));
+    Dynamic d = dynamic({.type = type});
+    const ImageSet set = random_set(60);
+    // Logits that differ from image to image and from site to site.
+    for (const nn::NamedTensor& p : d.bits->selector_parameters())
+      if (p.tensor.rank() == 2) Array(p.tensor.value()).assign(random_normal(p.tensor.shape(), Philox(8)));
+    for (const double target : {0.9, 1.1}) {
+      CAPTURE(target);
+      meet_target(*d.bits, set, target);
+      CHECK(mean_cost(*d.bits, deployed_choices(*d.bits, set)) == doctest::Approx(target).epsilon(0.01));
+      CHECK(meet_target(*d.bits, set, mean_cost(*d.bits, deployed_choices(*d.bits, set))) == 0);
+    }
+  }
+  // Out of reach: as near as it goes.
+  Dynamic d = dynamic({});
+  meet_target(*d.bits, random_set(20), 0.01);
+  CHECK(mean_cost(*d.bits, deployed_choices(*d.bits, random_set(20))) ==
+        doctest::Approx(d.bits->least_cost()).epsilon(1e-6));
+}
