@@ -48,7 +48,7 @@ struct Settings {
               law = "hinge", bops = "1", start = "target", dynamic_part = "activations";
   int after = 1;
   int64_t selector_width = 16;
-  double budget = 1, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3, gumbel_start = 1, gumbel_end = 0.5;
+  double budget = 200, entropy = 0.01, warm_up = 0.1, selector_lr = 1e-3, gumbel_start = 1, gumbel_end = 0.5;
   Value values;
 
   void parse(int argc, char** argv);

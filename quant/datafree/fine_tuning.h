@@ -39,7 +39,7 @@ struct FineTuningOptions {
   uint64_t seed = 0;
 
   // Of the selector:
-  double budget = 1, target = 1;  ///< weight, and mean cost relative to the target's bits
+  double budget = 200, target = 1;  ///< weight, against kd T^2 = 8000, and mean cost relative to the target's bits
   BudgetLaw law = BudgetLaw::hinge;
   double entropy = 0.01;      ///< weight of the guard against collapse
   double warm_up = 0.1;       ///< share of the steps with random bits
