@@ -105,9 +105,10 @@ void Settings::parse(int argc, char** argv) {
            "passes of an evolutionary search of the scales with a contrastive fitness (CPT-V), in the end")
       .at_least(0);
   options
-      .add("--tail", tail,
-           "type of the activations in the frozen rest of the network that predictions come from; bf16 takes "
-           "about half of its time")
+      .add(
+          "--tail", tail,
+          "type of the activations in the frozen rest of the network that predictions come from; with bf16 a "
+          "step of pdquant takes about 30 % less time")
       .one_of({"f32", "bf16"});
   options.add("--lambda-rec", lambda_rec, "weight of the reconstruction loss; 0 leaves it out").at_least(0);
   options

@@ -39,7 +39,8 @@ struct FineTuningOptions {
   uint64_t seed = 0;
 
   // Of the selector:
-  double budget = 200, target = 1;  ///< weight, against kd T^2 = 8000, and mean cost relative to the target's bits
+  double budget = 200;  ///< weight, beside kd T^2 = 8000
+  double target = 1;    ///< mean cost relative to the target's bits
   BudgetLaw law = BudgetLaw::hinge;
   double entropy = 0.01;      ///< weight of the guard against collapse
   double warm_up = 0.1;       ///< share of the steps with random bits
@@ -92,7 +93,7 @@ Array deployed_choices(DynamicBits& dynamic, const ImageSet& set);
 /// Mean relative BOPs of choices (n, sites).
 double mean_cost(const DynamicBits& dynamic, const Array& choices);
 
-/// Takes `shift` times the number of the candidate from the logits of the selectors, so that the choices of
+/// Takes a shift times the number of the candidate from the logits of the selectors, so that the choices of
 /// deployed_choices() cost what is asked for: training saw noisy ones, and a loss can only pull. Returns the
 /// shift; 0 if they did so before, or if no shift brings them nearer.
 double meet_target(DynamicBits& dynamic, const ImageSet& set, double target);

@@ -107,7 +107,8 @@ class Binary final : public Quantizer {
       const Tensors point = curve(x0);
       return y0 + (dsq_surrogate(curve(x), point, 1, false) - dsq_surrogate(point, point, 1, false));
     }
-    return y0 + tanh_curve().k() * (tanh_curve().bent(x) - tanh_curve().bent(x0));
+    const TanhCurve curve = tanh_curve();
+    return y0 + curve.k() * (curve.bent(x) - curve.bent(x0));
   }
 
   void set_progress(double share) override { progress_ = std::clamp(share, 0.0, 1.0); }
