@@ -28,6 +28,7 @@
 #include "common/progress.h"
 #include "common/run_directory.h"
 #include "common/table.h"
+#include "common/task.h"
 
 using namespace stairgrad;
 using namespace stairgrad::examples;
@@ -267,10 +268,8 @@ double accuracy(const Settings& s, Network& network, const data::Normalisation& 
   check(pictures.classes() == network.classes, "--eval ", s.eval, ": it has ", pictures.classes(),
         " classes, but ", s.words[0], " has ", network.classes);
   const int64_t side = network.image[0];
-  data::Transform transform{.normalisation = normalisation};
-  if (pictures.image_shape[0] != side || pictures.image_shape[1] != network.image[1])
-    transform = data::resize_and_centre_crop(normalisation, side < 64 ? side : side * 8 / 7, side);
-  data::Loader loader(pictures, transform, {.batch = side < 64 ? 200 : 32});
+  data::Loader loader(pictures, fitting_transform(pictures, normalisation, side),
+                      {.batch = side < 64 ? 200 : 32});
   Progress progress("evaluating", pictures.size());
   int64_t correct = 0;
   for (const data::Batch& batch : loader.epoch(0)) {

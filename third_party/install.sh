@@ -2,7 +2,7 @@
 # Installs what stairgrad is built with, from the packages of Debian or Ubuntu: as root, or through sudo.
 # When everything is there it does nothing. On another system it prints what is needed and stops.
 #   third_party/install.sh            to build the library, the programs and the test programs
-#   third_party/install.sh --tests    CMake as well: tests/run.sh builds a CMake project that uses the library
+#   third_party/install.sh --tests    CMake and strace as well: tests/run.sh builds with the one and looks at programs with the other
 #   third_party/install.sh --fuzz     clang as well, whose libFuzzer tests/run.sh --fuzz uses
 set -euo pipefail
 
@@ -12,7 +12,7 @@ needed=(g++ meson ninja-build pkg-config                                  # comp
 optional=(dataset-fashion-mnist)                                          # the images of the quickstart
 for argument in "$@"; do
   case $argument in
-    --tests) needed+=(cmake make) ;;
+    --tests) needed+=(cmake make strace) ;;
     --fuzz) needed+=(clang libclang-rt-dev) ;;
     -h | --help) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0 ;;
     *) echo "error: install.sh: unknown option $argument, expected --tests, --fuzz or nothing" >&2; exit 1 ;;

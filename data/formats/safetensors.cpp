@@ -151,22 +151,6 @@ Array decode(const Entry& entry, ByteView bytes, const HeaderReader& header) {
 
 constexpr const char* checksum_key = "stairgrad.checksum";
 
-/// Eight hexadecimal digits.
-std::string checksum(const SafeTensors& content, const std::string& entry) {
-  uLong crc = crc32_z(0, nullptr, 0);
-  const auto add = [&crc](const std::string& words) {
-    crc = crc32_z(crc, reinterpret_cast<const uint8_t*>(words.data()), words.size());
-  };
-  for (const auto& [name, values] : content.tensors) {
-    add(text(name, ' ', name_of(values.dtype()), values.shape(), '\n'));
-    crc = crc32_z(crc, static_cast<const uint8_t*>(values.raw()), values.bytes());
-  }
-  if (!entry.empty()) add(content.metadata.at(entry));
-  char digits[9];
-  std::snprintf(digits, sizeof digits, "%08lx", crc);
-  return digits;
-}
-
 }  // namespace
 
 SafeTensors load_safetensors(const std::string& path, Layout layout) {
@@ -265,6 +249,21 @@ Bytes encode_safetensors(const SafeTensors& content) {
 
 void save_safetensors(const std::string& path, const SafeTensors& content) {
   atomic_write(path, encode_safetensors(content));
+}
+
+std::string checksum(const SafeTensors& content, const std::string& entry) {
+  uLong crc = crc32_z(0, nullptr, 0);
+  const auto add = [&crc](const std::string& words) {
+    crc = crc32_z(crc, reinterpret_cast<const uint8_t*>(words.data()), words.size());
+  };
+  for (const auto& [name, values] : content.tensors) {
+    add(text(name, ' ', name_of(values.dtype()), values.shape(), '\n'));
+    crc = crc32_z(crc, static_cast<const uint8_t*>(values.raw()), values.bytes());
+  }
+  if (!entry.empty()) add(content.metadata.at(entry));
+  char digits[9];
+  std::snprintf(digits, sizeof digits, "%08lx", crc);
+  return digits;
 }
 
 void seal(SafeTensors& content, const std::string& entry) {

@@ -35,8 +35,10 @@ SafeTensors parse_safetensors(ByteView bytes, const std::string& path, Layout la
 void save_safetensors(const std::string& path, const SafeTensors& content);
 Bytes encode_safetensors(const SafeTensors& content);
 
-/// Notes in the metadata, as stairgrad.checksum, the CRC-32 of the names, types, shapes and elements of all
-/// tensors and of the metadata's entry `entry`, if it is named.
+/// The CRC-32 of the names, types, shapes and elements of all tensors and of the metadata's entry `entry`, if
+/// it is named: eight hexadecimal digits.
+std::string checksum(const SafeTensors& content, const std::string& entry = "");
+/// Notes it in the metadata, as stairgrad.checksum.
 void seal(SafeTensors& content, const std::string& entry = "");
 bool is_sealed(const SafeTensors& content);
 /// Throws format_error if they are not those that were sealed. Files of earlier builds have no checksum and

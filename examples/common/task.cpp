@@ -37,6 +37,13 @@ void TaskOptions::add_to(Options& o) {
   o.add("--validate", validate, "measure on pictures held out of the training set, not on the test set");
 }
 
+data::Transform fitting_transform(const data::Dataset& pictures, const data::Normalisation& normalisation,
+                                  int64_t side) {
+  if (pictures.image_shape[0] == side && pictures.image_shape[1] == side)
+    return {.normalisation = normalisation};
+  return data::resize_and_centre_crop(normalisation, side < 64 ? side : side * 8 / 7, side);
+}
+
 data::Transform Task::test_transform() const {
   if (size > 0) return data::resize_and_centre_crop(normalisation, size * 8 / 7, size);
   return {.normalisation = normalisation};

@@ -29,6 +29,11 @@ struct TaskOptions {
   nn::NotFinite not_finite() const { return accept_nan ? nn::NotFinite::accept : nn::NotFinite::refuse; }
 };
 
+/// What makes pictures fit a network that sees squares of `side` pixels: others are cut to their middle,
+/// large ones after the shorter side became 8/7 of it.
+data::Transform fitting_transform(const data::Dataset& pictures, const data::Normalisation& normalisation,
+                                  int64_t side);
+
 /// The network and the data, ready to be used.
 struct Task {
   data::Dataset train, test;

@@ -7,17 +7,21 @@
 // Data sets are opened at the very end, to measure, and only with --eval. quant/datafree/README.md has the
 // formulas.
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <optional>
 
 #include "../../autograd/ops.h"
 #include "../../data/formats/image.h"
 #include "../../kernels/reduce.h"
+#include "../../kernels/threads.h"
 #include "../../nn/checkpoint.h"
 #include "../../nn/fold.h"
 #include "../../nn/import.h"
 #include "../../quant/datafree/difficulty.h"
 #include "../../quant/datafree/fine_tuning.h"
+#include "../../quant/datafree/selection_metrics.h"
 #include "../../quant/datafree/synthesis.h"
 #include "../../quant/integer/model_file.h"
 #include "../common/deployment.h"
@@ -27,6 +31,7 @@
 #include "../common/progress.h"
 #include "../common/report.h"
 #include "../common/statistics.h"
+#include "../common/task.h"
 #include "selector.h"
 #include "settings.h"
 
@@ -110,7 +115,10 @@ class DataFree {
       set_ = load_images(s_.from);
     } else if (s_.common.resume && run_.has("images/images.safetensors")) {
       set_ = load_images(folder);
+      expect_own(set_, folder);
     } else {
+      // What an earlier run left is not this run's, whatever becomes of it.
+      std::filesystem::remove_all(folder);
       const SynthesisOptions options = s_.synthesis();
       const bool generator = options.method == Method::generator;
       const int64_t batches = generator ? 1 : (options.images + options.batch - 1) / options.batch;
@@ -122,6 +130,7 @@ class DataFree {
       set_ = made.set;
       Value recipe = Value::parse(set_.recipe);
       recipe.set("seconds", watch.seconds());
+      recipe.set("threads", threads());
       set_.recipe = recipe.json(2) + "\n";
       for (const std::string& warning : made.warnings) warn(warning);
       for (size_t i = 0; i < made.batches.size(); ++i) {
@@ -148,6 +157,18 @@ class DataFree {
     run_.result().set("images.data_free", s_.real.empty());
   }
 
+  // Images that --resume finds must be those that this run would make.
+  void expect_own(const ImageSet& found, const std::string& folder) {
+    const Value noted = Value::parse(found.recipe);
+    Value own = Value::parse(recipe_of(*teacher_, s_.synthesis()));
+    for (const char* measured : {"seconds", "threads"})
+      if (const Value* value = noted.find(measured)) own.set(measured, *value);
+    check(
+        noted.json() == own.json(), "--resume: the images in ", folder,
+        " were made by another network or with other options, as their recipe.json says; give the same ones, "
+        "or start anew without --resume");
+  }
+
   // The upper bound: pictures without their labels, which the teacher's opinion replaces.
   ImageSet real_pictures() {
     std::cout << "--real: the training pictures of " << s_.real << " are opened; this run is not data-free\n";
@@ -168,8 +189,11 @@ class DataFree {
     order.resize(static_cast<size_t>(std::min(s_.images, all.size())));
     return data::subset(all, order);
   }
+  data::Transform transform_of(const data::Dataset& pictures) const {
+    return fitting_transform(pictures, normalisation_, info_.options.image_size);
+  }
   Array images_of(const data::Dataset& pictures) const {
-    data::Loader loader(pictures, {.normalisation = normalisation_}, {.batch = 250});
+    data::Loader loader(pictures, transform_of(pictures), {.batch = 250});
     Arrays parts;
     for (const data::Batch& batch : loader.epoch(0)) parts.push_back(batch.images);
     return kernels::concat(parts, 0);
@@ -194,7 +218,7 @@ class DataFree {
 
   void show_images() {
     for (const bool hard : {false, true})
-      if (const std::vector<Array> some = pictures(hard, 100); !some.empty() && some[0].dim(2) == 3)
+      if (const std::vector<Array> some = pictures(hard, 100); !some.empty())
         data::write_png(run_.file(hard ? "hard.png" : "easy.png"), enlarge(contact_sheet(some, 10), 2));
     const NoGrad no_grad;
     made_ = meter(set_.images, set_.labels.soft);
@@ -202,6 +226,25 @@ class DataFree {
       if (const Difficulty part = made_of(hard); !part.entropy.empty())
         note_difficulty(hard ? "hard" : "easy", part);
     if (set_.size() > 1) run_.result().set("diversity.pairwise_cosine", mean_pairwise_cosine(made_.features));
+    note_similarities();
+  }
+
+  // Whether it matters how classes are compared: rank correlations over all pairs of classes.
+  void note_similarities() {
+    const Array weights = classifier_weights(*teacher_);
+    const auto pairs = [&](Similarity kind) {
+      const Array similarity = class_similarity(weights, kind);
+      std::vector<double> values;
+      for (int64_t c = 0; c < similarity.dim(0); ++c)
+        for (int64_t k = 0; k < c; ++k)
+          values.push_back(similarity.data<double>()[c * similarity.dim(0) + k]);
+      return values;
+    };
+    const auto dot = pairs(Similarity::dot), cosine = pairs(Similarity::cosine),
+               centred = pairs(Similarity::centred);
+    run_.result().set("similarity.spearman_dot_cosine", spearman(dot, cosine).value);
+    run_.result().set("similarity.spearman_dot_centred", spearman(dot, centred).value);
+    run_.result().set("similarity.spearman_cosine_centred", spearman(cosine, centred).value);
   }
 
   struct Meter {
@@ -234,8 +277,12 @@ class DataFree {
     run_.result().set("difficulty." + name + ".gradient", mean(d.gradient));
     run_.result().set("difficulty." + name + ".density", mean(d.density));
     run_.result().set("difficulty." + name + ".margin", mean(d.margin));
+    const double most = std::log(std::max(2.0, static_cast<double>(info_.options.classes)));
+    run_.result().set("difficulty." + name + ".entropy_histogram",
+                      Value::list(histogram(d.entropy, 0, most, 20)));
     run_.result().set("difficulty." + name + ".gradient_histogram",
                       Value::list(histogram(d.gradient, 0, 1, 20)));
+    run_.result().set("difficulty." + name + ".margin_histogram", Value::list(histogram(d.margin, 0, 1, 20)));
   }
 
   // --- quantization and training ---
@@ -289,8 +336,7 @@ class DataFree {
                      interrupt_.stop_here();
                    },
                .resume = before ? &*before : nullptr});
-    if (dynamic_ && s_.epochs > 0 && !s_.no_shift)
-      run_.result().set("selector.shift", meet_target(*dynamic_, set_, target()));
+    if (shifts()) run_.result().set("selector.shift", meet_target(*dynamic_, set_, target()));
     run_.seconds("fine-tuning", watch.seconds());
     nn::ModelInfo info = info_;
     info.options = student_options();
@@ -306,10 +352,13 @@ class DataFree {
     const double cost = mean_cost(*dynamic_, choices);
     run_.result().set("selector.target", target());
     run_.result().set("selector.cost_on_made", cost);
-    if (const auto sentence = missed_target(cost, target())) warn(*sentence);
+    if (const auto sentence = missed_target(cost, target(), "made images")) warn(*sentence);
     const auto candidates = static_cast<int64_t>(dynamic_->options().candidates.size());
     if (const auto sentence = collapse(choices, candidates, "made images")) warn(*sentence);
   }
+
+  // Whether what training left of the selector is moved to the target.
+  bool shifts() const { return dynamic_ && s_.epochs > 0 && !s_.no_shift; }
 
   // Relative BOPs that the selector shall spend.
   double target() const {
@@ -352,7 +401,7 @@ class DataFree {
               << scaled(static_cast<double>(integer::bops(integer_, at_target()))) << " BOPs"
               << (dynamic_ ? " at the target's bits" : "") << "; " << file << "\n";
     if (!dynamic_) return;
-    selector_.emplace(dynamic_, integer_, normalisation_, run_);
+    selector_.emplace(dynamic_, integer_, run_);
     selector_->measure(fixed_network(), set_);
   }
   std::vector<int> at_target() const {
@@ -379,7 +428,7 @@ class DataFree {
 
   void final_evaluation() {
     if (s_.eval.empty()) return;
-    std::cout << "everything is made and saved; only now is the data set " << s_.eval
+    std::cout << "everything is made and saved; only now are the test pictures of " << s_.eval
               << " opened, to measure\n";
     const Stopwatch watch;
     const data::Split split = s_.validate ? data::Split::validation : data::Split::test;
@@ -387,7 +436,7 @@ class DataFree {
     if (s_.limit > 0) test = data::first(test, s_.limit);
     check(test.classes() == info_.options.classes, "--eval ", s_.eval, ": it has ", test.classes(),
           " classes, but ", s_.model, " has ", info_.options.classes);
-    const data::Transform transform{.normalisation = normalisation_};
+    const data::Transform transform = transform_of(test);
     const double full = evaluate(*teacher_, test, transform).accuracy;
     const auto measure = [&] {
       const NoGrad no_grad;
@@ -403,7 +452,8 @@ class DataFree {
     std::cout << agreement_->str() << "\n";
     compare_difficulty(test);
     if (dynamic_)
-      selector_->judge(test, in_chunks(images_of(test), [&](const Tensor& x) { return (*teacher_)(x); }),
+      selector_->judge(test, transform,
+                       in_chunks(images_of(test), [&](const Tensor& x) { return (*teacher_)(x); }), target(),
                        s_.common.seed, [&](const std::string& sentence) { warn(sentence); });
     run_.seconds("evaluation", watch.seconds());
     summary_ = text("float ", percent(full), ", quantized ", percent(last), " (last epoch), integer ",
@@ -421,6 +471,7 @@ class DataFree {
     std::vector<double> curve;
     for (int epoch = 0; epoch < s_.epochs; ++epoch) {
       student_->load_state(nn::load_checkpoint(run_.file(epoch_file(epoch))).parts.at("student"));
+      if (shifts()) meet_target(*dynamic_, set_, target());  // or epochs of different BOPs would be compared
       curve.push_back(measure());
       best = std::max(best, curve.back());
     }
@@ -440,6 +491,7 @@ class DataFree {
       if (part.entropy.empty()) continue;
       const std::string name = text("difficulty.", hard ? "hard" : "easy", "_to_real.");
       run_.result().set(name + "entropy_wasserstein", mean_distance(part.entropy, real.difficulty.entropy));
+      run_.result().set(name + "entropy_ks", largest_distance(part.entropy, real.difficulty.entropy));
       run_.result().set(name + "gradient_wasserstein",
                         mean_distance(part.gradient, real.difficulty.gradient));
       run_.result().set(name + "gradient_ks", largest_distance(part.gradient, real.difficulty.gradient));
@@ -447,6 +499,12 @@ class DataFree {
     run_.result().set("diversity.pairwise_cosine_real", mean_pairwise_cosine(real.features));
     if (real.features.dim(0) > 5)
       run_.result().set("diversity.coverage", coverage(real.features, made_.features));
+    // How far made images are from real ones, beside how far real ones are from each other.
+    run_.result().set("diversity.nearest_real", mean(nearest_distances(made_.features, real.features)));
+    if (const int64_t half = real.features.dim(0) / 2; half > 0)
+      run_.result().set(
+          "diversity.nearest_real_of_real",
+          mean(nearest_distances(real.features.slice(0, half), real.features.slice(half, half))));
   }
 
   // --- what people look at ---

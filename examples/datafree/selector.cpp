@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iostream>
+#include <map>
 
 #include "../../kernels/reduce.h"
 #include "../../quant/datafree/fine_tuning.h"
@@ -17,14 +18,19 @@ namespace integer = quant::integer;
 
 namespace {
 
-// Seconds of 200 calls; of at least 25, if they take long.
-std::vector<double> times_of(const std::function<void()>& call) {
-  std::vector<double> times;
-  for (const Stopwatch all; times.size() < 25 || (times.size() < 200 && all.seconds() < 5);) {
-    const Stopwatch watch;
-    call();
-    times.push_back(watch.seconds());
-  }
+// Seconds of 200 calls of each; of at least 25, if they take long. They take turns, so that what disturbs one
+// disturbs them all.
+std::map<std::string, std::vector<double>> times_of(
+    const std::map<std::string, std::function<void()>>& calls) {
+  std::map<std::string, std::vector<double>> times;
+  const Stopwatch all;
+  for (int round = 0; round < 25 || (round < 200 && all.seconds() < 5 * static_cast<double>(calls.size()));
+       ++round)
+    for (const auto& [name, call] : calls) {
+      const Stopwatch watch;
+      call();
+      times[name].push_back(watch.seconds());
+    }
   return times;
 }
 
@@ -85,7 +91,9 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
   result.set("selector.params", parameters);
   result.set("selector.macs", dynamic_->selector_macs());
   result.set("selector.bops", dynamic_->selector_macs() * 64);
+  result.set("selector.bops_as_floats", dynamic_->selector_macs() * 32 * 32);
   result.set("selector.bytes_read", weights + moved);
+  result.set("selector.bytes_of_choices", dynamic_->sites().size());
   for (const int64_t batch : {1, 32}) {
     const Array images =
         kernels::concat(Arrays(static_cast<size_t>((batch + set.size() - 1) / set.size()), set.images), 0)
@@ -99,32 +107,36 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
         own(fixed, batch);
     double all = 0;
     std::vector<double> selector;
-    times_of([&] {
-      layers.run(images);
-      selector.push_back(0);
-      for (size_t l = 0; l < integer_.layers.size(); ++l) {
-        all += layers.seconds(l);
-        if (of_selector[l]) selector.back() += layers.seconds(l);
-      }
-    });
+    times_of({{"layers", [&] {
+                 layers.run(images);
+                 selector.push_back(0);
+                 for (size_t l = 0; l < integer_.layers.size(); ++l) {
+                   all += layers.seconds(l);
+                   if (of_selector[l]) selector.back() += layers.seconds(l);
+                 }
+               }}});
     result.set(at + "share_of_time", mean(selector) * static_cast<double>(selector.size()) / all);
     note("selector_ms", selector);
-    note("dynamic_ms", times_of([&] { dynamic.run(images); }));
-    note("fixed_ms", times_of([&] { own.run(images); }));
+    std::map<std::string, std::function<void()>> calls = {{"dynamic_ms", [&] { dynamic.run(images); }},
+                                                          {"fixed_ms", [&] { own.run(images); }}};
     // Whether it matters how many of the images have bits of their own.
     for (const int64_t distinct : {1, 8, 32}) {
-      if (distinct > batch || batch == 1) continue;
+      if (batch == 1) continue;
       const Array choices = random_choices(batch, static_cast<int64_t>(dynamic_->sites().size()), distinct,
                                            dynamic_->options().candidates.size());
-      note(text("distinct_", distinct, "_ms"), times_of([&] { dynamic.run(images, choices); }));
+      calls[text("distinct_", distinct, "_ms")] = [&dynamic, &images, choices] {
+        dynamic.run(images, choices);
+      };
     }
+    for (const auto& [name, seconds] : times_of(calls)) note(name, seconds);
   }
 }
 
 // In integers; without choices the network's selector makes them.
 SelectorMeasurements::Run SelectorMeasurements::run_integers(const data::Dataset& test,
+                                                             const data::Transform& transform,
                                                              const Array& choices) const {
-  data::Loader loader(test, {.normalisation = normalisation_}, {.batch = 200});
+  data::Loader loader(test, transform, {.batch = 200});
   std::unique_ptr<integer::Session> session;
   Arrays logits, chosen;
   int64_t done = 0;
@@ -142,7 +154,8 @@ SelectorMeasurements::Run SelectorMeasurements::run_integers(const data::Dataset
   return {kernels::concat(logits, 0), choices.has_value() ? choices : kernels::concat(chosen, 0)};
 }
 
-void SelectorMeasurements::judge(const data::Dataset& test, const Array& expected, uint64_t seed,
+void SelectorMeasurements::judge(const data::Dataset& test, const data::Transform& transform,
+                                 const Array& expected, double target, uint64_t seed,
                                  const std::function<void(const std::string&)>& warn) {
   const std::vector<int>& candidates = dynamic_->options().candidates;
   const auto sites = static_cast<int64_t>(dynamic_->sites().size()), n = test.size();
@@ -154,7 +167,7 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
     sites_at_first += cost.back()[0];
   }
   const double fixed_part = static_cast<double>(integer::bops(integer_)) - sites_at_first;
-  const Run dynamic = run_integers(test);
+  const Run dynamic = run_integers(test, transform);
   const std::vector<bool> by_dynamic = dynamic.right(test.labels);
   Value& result = run_.result();
   const auto note = [&](const std::string& name, const Run& r) {
@@ -175,13 +188,21 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
     result.set("arms." + name + ".mcnemar_p", paired.p);
   };
   note("dynamic", dynamic);
+  // What the choice saves when the selector is paid, against fixed bits, which need none.
+  result.set("selector.bops_saved", dynamic_->target_bops() -
+                                        static_cast<double>(dynamic_->selector_macs() * 64) -
+                                        mean_cost(dynamic.choices, cost) - fixed_part);
+  const double cost_on_test = mean_cost(*dynamic_, dynamic.choices);
+  result.set("selector.cost_on_test", cost_on_test);
+  if (const auto sentence = missed_target(cost_on_test, target, "test pictures")) warn(*sentence);
   std::vector<Run> all_at;
   for (size_t k = 0; k < candidates.size(); ++k) {
-    all_at.push_back(run_integers(test, Array::full({n, sites}, static_cast<double>(k), DType::u8)));
+    all_at.push_back(
+        run_integers(test, transform, Array::full({n, sites}, static_cast<double>(k), DType::u8)));
     compare(text("all at ", candidates[k]), all_at.back());
   }
-  compare("static mixed", run_integers(test, static_choices(dynamic.choices, cost)));
-  compare("random", run_integers(test, shuffled_choices(dynamic.choices, seed)));
+  compare("static mixed", run_integers(test, transform, static_choices(dynamic.choices, cost)));
+  compare("random", run_integers(test, transform, shuffled_choices(dynamic.choices, seed)));
 
   // Against what the images need.
   std::vector<std::vector<double>> omega;
@@ -189,7 +210,8 @@ void SelectorMeasurements::judge(const data::Dataset& test, const Array& expecte
   std::vector<std::vector<double>> gain(static_cast<size_t>(n));
   for (size_t i = 0; i < gain.size(); ++i)
     for (const std::vector<double>& at : omega) gain[i].push_back(omega[0][i] - at[i]);
-  compare("oracle", run_integers(test, oracle_choices(gain, cost, mean_cost(dynamic.choices, cost))));
+  compare("oracle",
+          run_integers(test, transform, oracle_choices(gain, cost, mean_cost(dynamic.choices, cost))));
 
   std::vector<double> bits(static_cast<size_t>(n));
   for (int64_t i = 0; i < n * sites; ++i)

@@ -60,7 +60,8 @@ void Settings::parse(int argc, char** argv) {
   o.add("--from", from, "take images that were made before, a folder as this program writes it");
   o.add("--real", real, "upper bound: unlabelled training pictures of this data set in place of made images");
   o.add("--images", images, "images to make").at_least(1);
-  o.add("--synthesis-batch", synthesis_batch, "images that are made together").at_least(1);
+  o.add("--synthesis-batch", synthesis_batch, "images that are made together (default: the preset's)")
+      .at_least(1);
   o.add("--iterations", iterations, "steps of the synthesis (default: the preset's)").at_least(1);
   o.add("--synthesis-lr", synthesis_lr, "learning rate of the synthesis (default: the preset's)").at_least(0);
   o.add("--synthesis-dtype", synthesis_dtype, "type of the activations").one_of({"f32", "bf16"});
@@ -94,7 +95,9 @@ void Settings::parse(int argc, char** argv) {
         "layer 8 bit")
       .one_of({"family", "folded"});
   o.add("--quantizer", quantizer,
-        "how to quantize: ranges of least error, or those of the extremes, as in the family's code: ste");
+        "how to quantize: ranges of least error, or those of the extremes, as in the family's code: ste; "
+        "inputs "
+        "of several candidates go by --ranges");
   o.add("--skip", skip, "residual adds read: shared (default), or u8 (with --selector always)")
       .one_of({"", "shared", "u8"});
 
@@ -129,7 +132,8 @@ void Settings::parse(int argc, char** argv) {
       .one_of({"image", "layer", "offset"});
   o.add("--after", after, "blocks before the selector, which keep fixed bits").at_least(1);
   o.add("--ranges", ranges,
-        "candidates share the range of the extremes, each finds one of least error, or each learns its own")
+        "candidates share one range, which is that of the extremes; each finds one of least error; or each "
+        "learns its own")
       .one_of({"shared", "each", "learned"});
   o.add("--norms", norms, "candidates share the batch norms, or each has its own").one_of({"shared", "each"});
   o.add("--choosing", choosing, "how the selector is trained").one_of({"gumbel", "straight-through"});
@@ -166,7 +170,7 @@ void Settings::parse(int argc, char** argv) {
 SynthesisOptions Settings::synthesis() const {
   SynthesisOptions s = synthesis_preset(preset);
   s.images = images;
-  if (s.method == Method::noise) s.batch = synthesis_batch;
+  if (synthesis_batch > 0) s.batch = synthesis_batch;
   if (iterations > 0) s.iterations = iterations;
   take(synthesis_lr, s.lr);
   if (!arm.empty()) s.labels.arm = parse_arm(arm);

@@ -25,7 +25,7 @@ struct Settings {
               eval;
   double width = 1;
   // synthesis
-  int64_t images = 1280, synthesis_batch = 256, limit = 0;
+  int64_t images = 1280, synthesis_batch = -1, limit = 0;
   int iterations = -1, group = -1;
   std::string arm, similarity, synthesis_dtype = "f32";
   double hard = unset, synthesis_lr = unset, label_weight = unset, statistics_weight = unset, tv = unset,

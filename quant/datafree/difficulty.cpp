@@ -144,4 +144,21 @@ double coverage(const Array& real, const Array& made, int k) {
   return static_cast<double>(std::ranges::count(covered, 1)) / static_cast<double>(n);
 }
 
+std::vector<double> nearest_distances(const Array& features, const Array& others) {
+  const int64_t n = features.dim(0), d = features.dim(1);
+  check(others.rank() == 2 && others.dim(0) >= 1 && others.dim(1) == d, "[nearest_distances] got features ",
+        features.shape(), " and ", others.shape(), ", expected (n, d) and (m, d)");
+  std::vector<double> nearest(static_cast<size_t>(n));
+  parallel_for(n, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      double least = HUGE_VAL;
+      for (int64_t j = 0; j < others.dim(0); ++j)
+        least = std::min(least,
+                         squared_distance(features.data<float>() + i * d, others.data<float>() + j * d, d));
+      nearest[static_cast<size_t>(i)] = std::sqrt(least);
+    }
+  });
+  return nearest;
+}
+
 }  // namespace stairgrad::quant::datafree

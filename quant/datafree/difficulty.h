@@ -38,5 +38,8 @@ double mean_pairwise_cosine(const Array& features);
 /// Share of rows of `real` that have a row of `made` within the distance of their own k-th neighbour in
 /// `real` (coverage, Naeem et al., ICML'20).
 double coverage(const Array& real, const Array& made, int k = 5);
+/// Distance of each row of features (n, d) to the nearest of `others` (m, d). Throws argument_error for
+/// shapes that do not fit.
+std::vector<double> nearest_distances(const Array& features, const Array& others);
 
 }  // namespace stairgrad::quant::datafree

@@ -9,6 +9,7 @@
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
+#include "../../data/formats/safetensors.h"
 #include "../../kernels/movement.h"
 #include "../../nn/optimiser.h"
 #include "../names.h"
@@ -176,6 +177,7 @@ class Tuning {
     for (const double share : o_.milestones) milestones += text(' ', share);
     const auto* pixels = static_cast<const uint8_t*>(set_.images.raw());
     std::map<std::string, std::string> all = {
+        {"teacher", text("checksum ", data::checksum({teacher_.state(), {}}))},
         {"images", text(set_.images.shape(), ", checksum ", crc32_z(0, pixels, set_.images.bytes()))},
         {"policy", sites_.policy().to_json()},
         {"steps",
@@ -451,10 +453,10 @@ double meet_target(DynamicBits& dynamic, const ImageSet& set, double target) {
   return best;
 }
 
-std::optional<std::string> missed_target(double cost, double target) {
+std::optional<std::string> missed_target(double cost, double target, const std::string& kind) {
   if (std::abs(cost - target) <= target_tolerance * target) return {};
-  return text("target missed: the selector's choices cost ", cost, " times the target's bits, where ", target,
-              " was asked for; ",
+  return text("target missed: the selector's choices for ", kind, " cost ", cost,
+              " times the target's bits, where ", target, " was asked for; ",
               cost > target ? "raise the weight of the budget, the selector's learning rate or the epochs"
                             : "the law `distance` pulls up, too");
 }

@@ -98,8 +98,9 @@ double mean_cost(const DynamicBits& dynamic, const Array& choices);
 /// shift; 0 if they did so before, or if no shift brings them nearer.
 double meet_target(DynamicBits& dynamic, const ImageSet& set, double target);
 
-/// A sentence if a mean cost misses its target by more than target_tolerance of it, to either side.
-std::optional<std::string> missed_target(double cost, double target);
+/// A sentence if a mean cost misses its target by more than target_tolerance of it, to either side. `kind`
+/// says which images cost that.
+std::optional<std::string> missed_target(double cost, double target, const std::string& kind = "images");
 constexpr double target_tolerance = 0.02;
 /// A sentence if the choices (n, sites) u8 of a selector are almost the same for all images: the entropy of
 /// every site's histogram is below 0.1 nat, or no two images differ. `kind` says which images they are.

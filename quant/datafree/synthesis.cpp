@@ -7,6 +7,7 @@
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
 #include "../../data/formats/json.h"
+#include "../../data/formats/safetensors.h"
 #include "../../kernels/reduce.h"
 #include "../../nn/optimiser.h"
 #include "augment.h"
@@ -61,9 +62,10 @@ class Objective {
     Array logits, features;
   };
 
-  // `step` keys the random changes.
-  Loss operator()(const Tensor& images, const Labels& labels, uint64_t step) {
-    const Philox rng(o_.seed ^ stream_of("augment"), step);
+  // `batch` keys what images keep while they are made, `iteration` what changes.
+  Loss operator()(const Tensor& images, const Labels& labels, int64_t batch, int iteration) {
+    const Philox rng(o_.seed ^ stream_of("augment"),
+                     static_cast<uint64_t>(batch) << 32 | static_cast<uint64_t>(iteration));
     Tensor x = images;
     if (o_.augment > 0 && rng.uniform(100) < o_.augment) x = crop_and_flip(x, rng);
     Tensor features;
@@ -87,7 +89,7 @@ class Objective {
       add(prior(x), 1);
     }
     if (o_.label_weight > 0) {
-      const Tensor value = label_loss(logits, labels, step);
+      const Tensor value = label_loss(logits, labels, batch);
       loss.label = value.item();
       add(value, o_.label_weight);
     }
@@ -120,13 +122,13 @@ class Objective {
     return mean(square(m)) + mean(square(v - 1));
   }
 
-  Tensor label_loss(const Tensor& logits, const Labels& labels, uint64_t step) const {
+  Tensor label_loss(const Tensor& logits, const Labels& labels, int64_t batch) const {
     const int64_t n = logits.dim(0);
     const Tensor y = labels.soft;
     const Tensor p = softmax(logits);
     if (o_.confidence > 0) {
       Array target({n, 1});
-      const Philox rng(o_.seed ^ stream_of("confidence"), step);
+      const Philox rng(o_.seed ^ stream_of("confidence"), static_cast<uint64_t>(batch));
       for (int64_t i = 0; i < n; ++i) {
         const auto index = static_cast<uint64_t>(2 * i);
         const bool lower = rng.uniform(index) < 0.5;
@@ -228,7 +230,7 @@ struct Maker {
     Pixels pixels(random_normal(shape, rng), o, scale);
     Objective::Loss first, last;
     for (int i = 0; i < o.iterations; ++i) {
-      last = objective(pixels.images, labels, static_cast<uint64_t>(batch) << 32 | static_cast<uint64_t>(i));
+      last = objective(pixels.images, labels, batch, i);
       if (i == 0) first = {{}, last.statistics, last.label, {}, {}};
       const double loss = last.total.item();
       check_finite(loss, batch, i);
@@ -256,7 +258,7 @@ struct Maker {
     for (int i = 0; i < o.iterations; ++i) {
       const Labels some =
           draw_labels(std::min(o.batch, o.images), similarity, o.labels, o.seed, o.images + i * o.batch);
-      last = objective(images_for(some, static_cast<uint64_t>(i)), some, static_cast<uint64_t>(i));
+      last = objective(images_for(some, static_cast<uint64_t>(i)), some, /*batch=*/i, /*iteration=*/0);
       if (i == 0) first = {{}, last.statistics, last.label, {}, {}};
       const double loss = last.total.item();
       check_finite(loss, 0, i);
@@ -291,7 +293,7 @@ struct Maker {
         parts.push_back(by_noise(labels.slice(done, std::min(o.batch, o.images - done)), done / o.batch));
       images = kernels::concat(parts, 0);
     }
-    result.set = {images, o.label_weight > 0 ? labels : answers(model, images), to_json(o)};
+    result.set = {images, o.label_weight > 0 ? labels : answers(model, images), recipe_of(model, o)};
     return std::move(result);
   }
 
@@ -337,9 +339,7 @@ Synthesis synthesise(nn::Model& model, const SynthesisOptions& options, const Pi
   validate(options);
   const nn::Evaluation evaluation(model);
   const RecordingScope tape(Recording::tape);
-  SynthesisOptions resolved = options;
-  resolved.labels.group = static_cast<int>(group_size(options.labels, classifier_weights(model).dim(0)));
-  return Maker{model, resolved, scale, progress}.run();
+  return Maker{model, options, scale, progress}.run();
 }
 
 SynthesisOptions synthesis_preset(const std::string& name) {
@@ -370,6 +370,7 @@ SynthesisOptions synthesis_preset(const std::string& name) {
     return o;
   }
   if (name == "intraq") {
+    o.iterations = 1000;
     o.confidence = 0.95;
     o.nearest = 0.05;
     o.farthest = 0.8;
@@ -377,6 +378,7 @@ SynthesisOptions synthesis_preset(const std::string& name) {
     return o;
   }
   if (name == "hast") {
+    o.iterations = 1000;
     o.label_weight = 10;
     o.focal = 2;
     return o;
@@ -392,12 +394,13 @@ std::vector<std::string> synthesis_presets() {
   return {"zeroq", "dsg", "gdfq", "qimera", "intraq", "hast", "dynadfq"};
 }
 
-std::string to_json(const SynthesisOptions& o) {
+std::string recipe_of(nn::Model& model, const SynthesisOptions& o) {
   const LabelOptions& l = o.labels;
   data::Json json = {{"method", o.method == Method::noise ? "noise" : "generator"},
                      {"labels",
                       {{"arm", to_string(l.arm)},
                        {"similarity", to_string(l.similarity)},
+                       {"group", group_size(l, classifier_weights(model).dim(0))},
                        {"from", o.label_weight > 0 ? "drawn" : "teacher"},
                        {"hard", l.hard},
                        {"sigma", {l.sigma_low, l.sigma_high}},
@@ -426,8 +429,8 @@ std::string to_json(const SynthesisOptions& o) {
                      {"lr", o.lr},
                      {"patience", o.patience},
                      {"dtype", std::string(name_of(o.dtype))},
-                     {"seed", o.seed}};
-  if (l.group) json["labels"]["group"] = *l.group;
+                     {"seed", o.seed},
+                     {"network", data::checksum({model.state(), {}})}};
   if (std::isfinite(l.least_similarity)) json["labels"]["least_similarity"] = l.least_similarity;
   return json.dump(2) + "\n";
 }

@@ -23,8 +23,8 @@ struct SynthesisOptions {
   double statistics_weight = 1, label_weight = 1;
   /// Weighs the label loss of an image by d^focal, d = |p - y|_1 / 2, which is 1 - p_y for one class (HAST).
   double focal = 0;
-  /// Above 0 the label loss is the squared difference of the probability of the image's class to a target,
-  /// which for half the images is uniform in [confidence, 1], else 1 (IntraQ).
+  /// Above 0 the label loss is the squared difference of the probability of the image's class to a target of
+  /// its own, which for half the images is uniform in [confidence, 1], else 1 (IntraQ).
   double confidence = 0;
   /// Cosine distance of features to the mean of their class among earlier batches stays between these
   /// (IntraQ); 0, 0: no such term.
@@ -76,7 +76,8 @@ using SynthesisProgress = std::function<void(int64_t batch, int iteration, doubl
 Synthesis synthesise(nn::Model& model, const SynthesisOptions& options, const PixelScale& scale,
                      const SynthesisProgress& progress = {});
 
-/// The options as JSON.
-std::string to_json(const SynthesisOptions& options);
+/// How images of these options are made, as JSON: the options, with the size of a hard image's group, and the
+/// checksum of the network.
+std::string recipe_of(nn::Model& model, const SynthesisOptions& options);
 
 }  // namespace stairgrad::quant::datafree

@@ -20,6 +20,8 @@ check 'last and best epoch' python3 - <<'PYTHON'
 import json
 accuracy = json.load(open("fixed/result.json"))["accuracy"]
 assert len(accuracy["epochs"]) == 2 and accuracy["best_epoch"] >= accuracy["fake_quant"] == accuracy["epochs"][-1], accuracy
+similarity = json.load(open("fixed/result.json"))["similarity"]
+assert all(-1 <= value <= 1 for value in similarity.values()) and len(similarity) == 3, similarity
 PYTHON
 check 'pictures, labels and how they were made' sh -c '[ -s fixed/images/pictures/000047.png ] && [ -s fixed/images/pictures/labels.tsv ] && [ -s fixed/images/recipe.json ] && [ -s fixed/easy.png ] && [ -s fixed/hard.png ]'
 check 'how long that took, also where they are taken from a folder' figure fixed/result.json images.recipe.seconds
@@ -62,7 +64,14 @@ PYTHON
   check 'and the bits are those' cmp stopped-$kind/integer.safetensors whole-$kind/integer.safetensors
 done
 refused 'a checkpoint of other settings' 'another run.*lr 0.5' longer "${long[@]}" --lr 0.5 --resume --out stopped-dynamic
+refused 'images that were made with other options' 'made by another network or with other options' datafree --wbits 4 --abits 4 --no-best --preset hast --resume --out twice
 check 'a finished run may be resumed' datafree --wbits 4 --abits 4 --no-best --resume --out twice
+cp -r twice begun && rm begun/fine-tuning.ckpt
+"$build/examples/datafree" "${network[@]}" --images 48 --iterations 100000 --out begun >begun.log 2>&1 &
+until [ ! -e begun/images ] || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -INT $!
+wait $!
+check 'a run that makes images leaves none of an earlier one behind' [ ! -e begun/images ]
 
 # The data set is not there: everything is made all the same, and only the evaluation fails.
 mkdir nothing
@@ -70,10 +79,19 @@ code=0
 datafree --wbits 3 --abits 3 --data nothing --eval cifar10 --out blind >blind.log 2>&1 || code=$?
 check 'a missing data set is missed at the very end' [ "$code" -eq 1 ]
 check 'after all is saved' [ -s blind/integer.safetensors -a -s blind/model.safetensors ]
-check 'and it is said when it is opened' grep -q 'only now is the data set cifar10 opened' blind.log
-if command -v strace >/dev/null; then
-  strace -f -e trace=openat -o trace.log "$build/examples/datafree" "${short[@]}" --wbits 3 --abits 3 --out traced >traced.log 2>&1
-  check 'no file of a data set is opened without --eval' sh -c '! grep -q "cifar\|mnist\|data_batch\|test_batch" trace.log'
+check 'and it is said when it is opened' grep -q 'only now are the test pictures of cifar10 opened' blind.log
+# It is there: the pictures are a folder, and no file of it is opened before the integer model is saved.
+if strace -o trace.log true 2>strace.log; then
+  check 'a run whose files are traced' strace -f -e trace=openat,rename,renameat,renameat2 -o trace.log \
+    "$build/examples/datafree" "${short[@]}" --wbits 3 --abits 3 --data fixed/images/pictures --eval folder --out traced
+  check 'test pictures are opened, and not before all is made and saved' python3 - <<'PYTHON'
+lines = open("trace.log").read().splitlines()
+saved = [i for i, line in enumerate(lines) if "rename" in line and 'traced/integer.safetensors"' in line]
+opened = [i for i, line in enumerate(lines) if "openat" in line and "fixed/images/pictures" in line]
+assert len(opened) >= 48 and len(saved) == 1 and saved[0] < opened[0], (saved, opened[:1], len(opened))
+PYTHON
+else
+  echo "SKIPPED: when test pictures are opened: $(head -n 1 strace.log)"
 fi
 
 for type in image offset layer; do
@@ -125,6 +143,12 @@ deployed = [line["deployed_cost"] for line in lines if line["phase"] == "fine-tu
 assert abs(deployed[-1] - pulled["selector"]["cost_on_made"]) < 1e-6 and deployed[-1] < 0.99, deployed
 # The shift only moves what training left: at least as near, and the same where that was on target.
 miss = lambda result: abs(result["selector"]["cost_on_made"] - 0.85)
+# Each epoch is measured as it would be deployed: the last one is the network that was measured.
+assert shifted["accuracy"]["epochs"][-1] == shifted["accuracy"]["fake_quant"], shifted["accuracy"]
+# What fixed bits without a selector cost, less what is spent.
+target = shifted["arms"]["all at 4"]["bops"] - shifted["selector"]["bops"]
+assert abs(target - shifted["arms"]["dynamic"]["bops"] - shifted["selector"]["bops_saved"]) < 1, shifted
+assert abs(shifted["selector"]["cost_on_test"] / (shifted["arms"]["dynamic"]["bops"] / shifted["arms"]["all at 4"]["bops"]) - 1) < 1e-6
 assert miss(shifted) <= miss(pulled) and shifted["selector"]["shift"] != 0, (shifted["selector"], pulled["selector"])
 PYTHON
 check 'a collapse is told without any data' longer --wbits 4 --abits 4 --selector --epochs 0 --bops 3 --out beyond
@@ -150,6 +174,7 @@ text = json.dumps(header).encode()
 text += b" " * (-len(text) % 8)
 open("foreign.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + data)
 PYTHON
+refused 'images of another network' 'made by another network' "$build/examples/datafree" --model resnet8 --init foreign.safetensors "${small[@]:4}" --wbits 4 --abits 4 --no-best --resume --out twice
 check 'a row of large norm' "$build/examples/datafree" --model resnet8 --init foreign.safetensors --images 16 --iterations 2 --epochs 0 --out foreign
 check 'is told' python3 -c 'import json; assert any(s.startswith("foreign maxima: ") for s in json.load(open("foreign/result.json"))["warnings"])'
 check 'options of what the paper leaves open' datafree --wbits 4 --abits 4 --selector --similar-min 0.1 --smoothing 0.2 --focal 1 --synthesis-augment 0.5 --mixup-alpha 0.2 --gumbel-start 2 --gumbel-end 0.2 --selector-width 8 --bops 0.95 --out open

@@ -443,7 +443,8 @@ TEST_CASE(
 
   CHECK_FALSE(missed_target(1.019, 1).has_value());
   CHECK_FALSE(missed_target(0.981, 1).has_value());
-  CHECK(missed_target(1.03, 1).value().starts_with("target missed: the selector's choices cost 1.03"));
+  CHECK(missed_target(1.03, 1).value().starts_with(
+      "target missed: the selector's choices for images cost 1.03"));
   CHECK(missed_target(0.5, 0.85).value().find("pulls up") != std::string::npos);
 
   // The note of an epoch has what is deployed, not what the noise of the training gave.

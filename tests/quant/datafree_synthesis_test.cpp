@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <tuple>
 
 #include "../../autograd/grad.h"
 #include "../../autograd/ops.h"
@@ -248,6 +250,53 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("T15: the loss on statistics has the value of its definition, by both laws") {
+  const auto model = toy(true, 2, DType::f64);
+  const int64_t n = 3;
+  const Array images = random_normal({n, 8, 8, 3}, Philox(4), 1, DType::f64);
+  // Of channel c of x (n, h, w, channels) over images first .. last - 1.
+  const auto moments = [](const Array& x, int64_t c, int64_t first, int64_t last) {
+    const int64_t channels = x.dim(3), pixels = x.dim(1) * x.dim(2);
+    double sum = 0, squares = 0, count = 0;
+    for (int64_t i = first * pixels; i < last * pixels; ++i) sum += x.data<double>()[i * channels + c];
+    count = static_cast<double>((last - first) * pixels);
+    for (int64_t i = first * pixels; i < last * pixels; ++i)
+      squares += std::pow(x.data<double>()[i * channels + c] - sum / count, 2);
+    return std::tuple{sum / count, squares, count};
+  };
+  double batch = 0, each = 0;
+  BatchNormInputs inputs(*model);
+  const NoGrad no_grad;
+  (*model)(images);
+  REQUIRE(inputs.seen().size() == 2);
+  for (const auto& [norm, x] : inputs.seen()) {
+    const int64_t channels = x.value().dim(3);
+    double own = 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      const double mean = norm->running_mean.to_vector()[static_cast<size_t>(c)],
+                   var = norm->running_var.to_vector()[static_cast<size_t>(c)];
+      const auto [m, squares, count] = moments(x.value(), c, 0, n);
+      own += std::pow(m - mean, 2) + std::pow(squares / count - var, 2);
+      for (int64_t i = 0; i < n; ++i) {
+        const auto [of_one, squares_of_one, pixels] = moments(x.value(), c, i, i + 1);
+        const double spread = std::sqrt(squares_of_one / (pixels - 1) + 1e-6) - std::sqrt(var + 1e-6);
+        each += (std::pow(of_one - mean, 2) + std::pow(spread, 2)) / static_cast<double>(n);
+      }
+    }
+    batch += own / static_cast<double>(channels) / 2;
+  }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t c = 0; c < 3; ++c) {
+      const auto [m, squares, count] = moments(images, c, i, i + 1);
+      each += (m * m + std::pow(std::sqrt(squares / (count - 1) + 1e-6) - 1, 2)) / static_cast<double>(n);
+    }
+  for (const auto& [law, expected] : {std::pair{StatisticsLaw::batch, batch}, {StatisticsLaw::image, each}}) {
+    StatisticsLoss loss(*model, {.law = law});
+    loss.run([&](const Tensor& x) { return (*model)(x); }, images);
+    CHECK(loss.value().item() == doctest::Approx(expected).epsilon(1e-9));
+  }
+}
+
 TEST_CASE("slack forgives what noise does, and enhancement doubles one layer an image") {
   const auto model = toy();
   const Array noise = random_normal({32, 8, 8, 3}, Philox(5));
@@ -298,6 +347,103 @@ TEST_CASE("T16: synthesis makes a class probable and lowers the loss on statisti
   CHECK(own > 0.9);
   CHECK(made.batches[0].agreement > 0.95);
   CHECK(made.warnings.empty());
+}
+
+// Losses of the steps of a synthesis that hardly moves, without statistics; and the images.
+struct Still {
+  Array images;
+  std::vector<double> loss;
+};
+Still still(nn::Model& model, SynthesisOptions o) {
+  o.labels.arm = Arm::one_hot;
+  o.images = 8;
+  o.batch = 4;
+  o.lr = 1e-12;
+  o.statistics_weight = 0;
+  Still result;
+  result.images =
+      synthesise(model, o, {}, [&](int64_t, int, double loss) { result.loss.push_back(loss); }).set.images;
+  return result;
+}
+
+TEST_CASE("the losses of the presets have the values of their definitions") {
+  const auto model = toy(true, 3);
+  SynthesisOptions o;
+  o.iterations = 1;
+  o.label_weight = 0;
+  const Still prior = still(*model, o);
+  REQUIRE(prior.loss.size() == 2);
+  Tensor features, logits;
+  {
+    const NoGrad no_grad;
+    const Tensor map = model->forward(prior.images, 0, model->head());
+    features = mean(map, {1, 2});
+    logits = (*model)(prior.images);
+  }
+  const std::vector<double> p = softmax(logits).value().to_vector(), z = features.value().to_vector();
+  const auto own = [&](int64_t i) { return p[static_cast<size_t>(3 * i + i % 3)]; };  // labels come in turn
+  // Mean of a term over the four images of a batch, which is all that a loss adds to the prior.
+  const auto adds = [&](const SynthesisOptions& with, const std::function<double(int64_t)>& term) {
+    const Still run = still(*model, with);
+    for (int64_t batch = 0; batch < 2; ++batch) {
+      double expected = 0;
+      for (int64_t i = 4 * batch; i < 4 * batch + 4; ++i) expected += term(i) / 4;
+      CHECK(run.loss[static_cast<size_t>(batch)] - prior.loss[static_cast<size_t>(batch)] ==
+            doctest::Approx(expected).epsilon(1e-4));
+    }
+  };
+  SynthesisOptions focal = o;
+  focal.label_weight = 10;
+  focal.focal = 2;
+  adds(focal, [&](int64_t i) { return -10 * std::pow(1 - own(i), 2) * std::log(own(i)); });
+  SynthesisOptions entropy = o;
+  entropy.entropy_weight = 0.5;
+  entropy.entropy_target = 0.25;
+  adds(entropy, [&](int64_t i) {
+    double h = 0;
+    for (size_t k = 0; k < 3; ++k)
+      h -= p[static_cast<size_t>(3 * i) + k] * std::log(p[static_cast<size_t>(3 * i) + k]);
+    return 0.5 * std::pow(h - 0.25 * std::log(3), 2);
+  });
+  // The second batch alone has centres: features of the first by class, of which class 0 has two.
+  SynthesisOptions margins = o;
+  margins.nearest = 0.002;
+  margins.farthest = 0.01;
+  int outside = 0;
+  adds(margins, [&](int64_t i) {
+    if (i < 4) return 0.0;
+    double dot = 0, a = 0, b = 0;
+    for (size_t k = 0; k < 6; ++k) {
+      const size_t c = static_cast<size_t>(i % 3);
+      const double centre = z[6 * c + k] + (c == 0 ? z[6 * 3 + k] : 0), x = z[static_cast<size_t>(6 * i) + k];
+      dot += centre * x;
+      a += centre * centre;
+      b += x * x;
+    }
+    const double distance = 1 - dot / std::sqrt(a * b);
+    outside += distance < 0.002 || distance > 0.01;
+    return std::max(0.002 - distance, 0.0) + std::max(distance - 0.01, 0.0);
+  });
+  CHECK(outside > 0);
+  // Targets of a probability are an image's own while it is made, and lie where they shall.
+  SynthesisOptions confidence = o;
+  confidence.label_weight = 1;
+  confidence.confidence = 0.95;
+  confidence.iterations = 3;
+  const Still sure = still(*model, confidence);
+  REQUIRE(sure.loss.size() == 6);
+  for (size_t batch = 0; batch < 2; ++batch) {
+    CHECK(sure.loss[3 * batch] == doctest::Approx(sure.loss[3 * batch + 1]).epsilon(1e-7));
+    CHECK(sure.loss[3 * batch] == doctest::Approx(sure.loss[3 * batch + 2]).epsilon(1e-7));
+    double least = 0, most = 0;
+    for (size_t i = 4 * batch; i < 4 * batch + 4; ++i) {
+      least += std::pow(0.95 - own(static_cast<int64_t>(i)), 2) / 4;
+      most += std::pow(1 - own(static_cast<int64_t>(i)), 2) / 4;
+    }
+    const double added = sure.loss[3 * batch] - prior.loss[batch];
+    CHECK(added > least);
+    CHECK(added < most);
+  }
 }
 
 TEST_CASE("images that no label has shaped are labelled by the network; others keep what was asked for") {
@@ -466,4 +612,6 @@ TEST_CASE("meters of difficulty have the values of their definitions") {
   CHECK(mean_pairwise_cosine(Array::of<float>({1, 0, 2, 0, 0, 1}, {3, 2})) == doctest::Approx(1.0 / 3));
   const Array real = Array::of<float>({0, 0, 0, 1, 1, 0, 9, 9}, {4, 2});
   CHECK(coverage(real, Array::of<float>({0.2f, 0.2f}, {1, 2}), 1) == doctest::Approx(0.75));
+  CHECK(nearest_distances(Array::of<float>({3, 4, 0, 1}, {2, 2}), Array::of<float>({0, 0, 0, -9}, {2, 2})) ==
+        std::vector<double>{5, 1});
 }

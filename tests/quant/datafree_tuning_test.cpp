@@ -205,7 +205,8 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
       std::vector<EpochNote> notes;
       std::map<int64_t, nn::Checkpoint> saved;
       nn::State start;
-      const auto run = [&](double lr, const nn::Checkpoint* resume, const ImageSet& pictures) {
+      const auto run = [&](double lr, const nn::Checkpoint* resume, const ImageSet& pictures,
+                           bool other_teacher = false) {
         Dynamic d;
         if (with_selector) {
           DynamicOptions options;
@@ -228,7 +229,9 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
             for (auto& [name, array] : state) array = array.clone();
         };
         hooks.resume = resume;
-        fine_tune(*d.model, *d.sites, d.bits.get(), *network(), pictures, o, hooks);
+        const auto teacher = network();
+        if (other_teacher) teacher->state().at("linear.bias").data<float>()[0] += 1;
+        fine_tune(*d.model, *d.sites, d.bits.get(), *teacher, pictures, o, hooks);
         nn::State state = d.model->state();
         for (auto& [name, array] : state) array = array.clone();
         return state;
@@ -257,6 +260,8 @@ TEST_CASE("fine-tuning goes on from a checkpoint, bit for bit, and refuses one o
         }
       }
       CHECK_THROWS_WITH_AS(run(2e-3, &saved.at(1), set), doctest::Contains("of another run"), argument_error);
+      CHECK_THROWS_WITH_AS(run(1e-3, &saved.at(1), set, /*other_teacher=*/true),
+                           doctest::Contains("of another run"), argument_error);
       ImageSet other = set;
       other.images = set.images.clone();
       other.images.data<float>()[7] += 1;
