@@ -37,11 +37,23 @@ namespace {
 struct Draw {
   uint64_t seed = 0;
   bool host = false;  ///< the plain method, to compare with
-  double accuracy = 0, seconds = 0;
+  double accuracy = 0;
+  double seconds =
+      0;  ///< without distribution correction, which one draw makes and others may find in its cache
 
+  bool is(uint64_t other_seed, bool other_host) const { return seed == other_seed && host == other_host; }
   std::string name() const { return text("seed ", seed, host ? ", host" : ""); }
   Value value() const {
     return Value::Group{{"seed", seed}, {"host", host}, {"accuracy", accuracy}, {"seconds", seconds}};
+  }
+
+  // As checkpoints have it.
+  Array array() const {
+    return Array::of<double>({static_cast<double>(seed), host ? 1.0 : 0.0, accuracy, seconds});
+  }
+  static Draw of(const Array& array) {
+    const std::vector<double> v = array.to_vector();
+    return {static_cast<uint64_t>(v[0]), v[1] != 0, v[2], v[3]};
   }
 };
 
@@ -63,6 +75,8 @@ class Ptq {
     run_.seconds("float evaluation", watch.seconds());
     run_.result().set("accuracy.float", float_.accuracy);
     std::cout << s_.task.model << " in floats: " << percent(float_.accuracy) << "\n";
+    // First the one that was begun: the checkpoint has room for the units of one draw.
+    if (begun_) run_draw(begun_->seed, begun_->host);
     const bool host = s_.seeds > 1 && s_.has_additions() && !s_.no_host;
     for (int i = 0; i < s_.seeds; ++i) {
       const uint64_t seed = s_.common.seed + static_cast<uint64_t>(i);
@@ -106,8 +120,12 @@ class Ptq {
 
   void run_draw(uint64_t seed, bool host) {
     for (const Draw& d : draws_)
-      if (d.seed == seed && d.host == host) return;
-    Draw draw{seed, host};
+      if (d.is(seed, host)) return;
+    if (!begun_ || !begun_->is(seed, host)) {
+      begun_ = Draw{seed, host};
+      units_.clear();
+    }
+    Draw& draw = *begun_;
     std::cout << (s_.seeds > 1 ? draw.name() + ": " : "") << "calibrating with "
               << count(std::min(s_.calib, pictures_.size())) << " pictures\n";
     quant::detach_sites(*task_.model);
@@ -128,8 +146,7 @@ class Ptq {
       const int layers = quant::correct_biases(*task_.model, *floats, some_rows(images, 256));
       std::cout << "corrected the biases of " << layers << " layers\n";
     }
-    draw.seconds = spent_ + watch_.seconds();
-    spent_ = 0;
+    take_time();
     const data::Dataset test = measured(seed);
     const Evaluated fake = evaluate(*task_.model, test, task_.test_transform());
     draw.accuracy = fake.accuracy;
@@ -137,8 +154,9 @@ class Ptq {
               << " in " << duration(draw.seconds) << "\n";
     if (!host && !deployed_) deploy_first(fake, test);
     draws_.push_back(draw);
+    begun_.reset();
     units_.clear();
-    save(nullptr);
+    save();
     interrupt_.stop_here();
   }
 
@@ -232,7 +250,7 @@ class Ptq {
                                 quant::parse_skip(s_.skip), quant::parse_preset(s_.preset));
   }
 
-  void quantize(const Array& images, const Draw& draw) {
+  void quantize(const Array& images, Draw& draw) {
     quant::ReconstructionOptions recipe = s_.recipe(draw.seed, draw.host);
     if (s_.correction_steps > 0)
       recipe.correct = [&](size_t block, const quant::FeatureCache& inputs) {
@@ -258,7 +276,8 @@ class Ptq {
       progress.reset();
       note(r, draw);
       units_ = engine.state();
-      save(&engine);
+      take_time();
+      save();
     };
     if (const int64_t seen = engine.images_for_ranges();
         seen < std::min<int64_t>(recipe.range_images, images.dim(0)))
@@ -280,7 +299,7 @@ class Ptq {
     }
   }
 
-  void note(const quant::UnitReport& r, const Draw& draw) {
+  void note(const quant::UnitReport& r, Draw& draw) {
     Value line = Value::Group{{"phase", r.phase},
                               {"unit", r.unit},
                               {"seed", draw.seed},
@@ -307,6 +326,7 @@ class Ptq {
         std::cout << "warning: " << r.unit << ": the features of all pictures have become one (collision)\n";
     }
     run_.metrics(line);
+    draw.seconds -= r.correction_seconds;
     if (!draw.host) {
       unit_lines_.push_back(r);
       variables_ += static_cast<double>(r.variables);
@@ -323,6 +343,11 @@ class Ptq {
               << ", settled " << percent(100 * r.settled, 1) << ", " << duration(r.seconds) << std::endl;
   }
 
+  // Of the draw, since the last time.
+  void take_time() {
+    begun_->seconds += watch_.seconds();
+    watch_ = {};
+  }
   // The seconds of a part, over all draws but the host's.
   void spend(const std::string& part, double seconds) {
     const Value* before = run_.result().find("seconds." + part);
@@ -336,16 +361,15 @@ class Ptq {
 
   // --- resuming: the draws that are done, and the units of the one that is not ---
 
-  void save(quant::Reconstruction* engine) {
+  void save() {
     nn::Checkpoint checkpoint;
-    if (engine) {
+    if (begun_) {
       checkpoint.parts["units"] = units_;
       checkpoint.parts["sites"] = sites_->state();
-      checkpoint.parts["draw"]["seconds"] = Array::scalar(spent_ + watch_.seconds(), DType::f64);
+      checkpoint.parts["begun"]["draw"] = begun_->array();
     }
     for (const Draw& d : draws_)
-      checkpoint.parts["draws"][text(checkpoint.parts["draws"].size())] =
-          Array::of<double>({static_cast<double>(d.seed), d.host ? 1.0 : 0.0, d.accuracy, d.seconds});
+      checkpoint.parts["draws"][text(checkpoint.parts["draws"].size())] = d.array();
     checkpoint.parts["rounding"]["settled"] = Array::of<double>({settled_, variables_});
     checkpoint.notes["options"] = fingerprint();
     checkpoint.notes["result"] = run_.result().json();
@@ -367,17 +391,16 @@ class Ptq {
     run_.result() = Value::parse(saved.notes.at("result"));
     if (const auto draws = saved.parts.find("draws"); draws != saved.parts.end())
       for (size_t i = 0; i < draws->second.size(); ++i) {
-        const std::vector<double> d = draws->second.at(text(i)).to_vector();
-        draws_.push_back({static_cast<uint64_t>(d[0]), d[1] != 0, d[2], d[3]});
+        draws_.push_back(Draw::of(draws->second.at(text(i))));
         deployed_ = deployed_ || !draws_.back().host;
       }
     const std::vector<double> totals = saved.parts.at("rounding").at("settled").to_vector();
     settled_ = totals[0];
     variables_ = totals[1];
-    if (const auto units = saved.parts.find("units"); units != saved.parts.end()) {
-      units_ = units->second;
+    if (const auto begun = saved.parts.find("begun"); begun != saved.parts.end()) {
+      begun_ = Draw::of(begun->second.at("draw"));
+      units_ = saved.parts.at("units");
       sites_state_ = saved.parts.at("sites");
-      spent_ = saved.parts.at("draw").at("seconds").item();
     }
   }
 
@@ -502,12 +525,12 @@ class Ptq {
   quant::Policy policy_;
   Array logits_;  // of the float network, for the calibration pictures
   std::shared_ptr<quant::Sites> sites_;
-  nn::State units_, sites_state_;  // of a draw that is not done
   std::vector<Draw> draws_;
+  std::optional<Draw> begun_;      // not done,
+  nn::State units_, sites_state_;  // and its units that are
   std::vector<quant::UnitReport> unit_lines_;
   double settled_ = 0, variables_ = 0;
-  Stopwatch watch_;   // of the draw, in this process
-  double spent_ = 0;  // seconds of the draw, in processes before
+  Stopwatch watch_;
   bool deployed_ = false;
   std::vector<quant::LayerCost> cost_;
   std::optional<Deployment> integers_;

@@ -77,6 +77,34 @@ check 'a run in one piece' ptq "${slow[@]}" --out whole
 stopped_and_resumed layer1.0 "$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${slow[@]}"
 refused 'other options for --resume' 'other options' ptq "${slow[@]}" --tau 0.2 --resume --out stopped
 
+# A draw that was stopped goes on before all others, though more draws are asked for, and the host's would be first.
+again=(--calib 64 --wbits 3 --abits 3 --iterations 60 --clcalib --no-deploy)
+check 'two draws and their hosts in one piece' ptq "${again[@]}" --seeds 2 --out all_draws
+"$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${again[@]}" --out begun >begun.log 2>&1 &
+until grep -q layer1.0 begun/metrics.jsonl 2>/dev/null || ! kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -INT $!
+wait $!
+check 'a draw that was begun, and more of them' ptq "${again[@]}" --seeds 2 --resume --out begun
+check 'end in the same losses' python3 - <<'PYTHON'
+import json
+def losses(run):
+    units = [json.loads(line) for line in open(run + "/metrics.jsonl")]
+    return sorted((u["seed"], u["host"], u["unit"], u["hard"]) for u in units)
+assert len(losses("begun")) == 20 and losses("begun") == losses("all_draws"), (losses("begun"), losses("all_draws"))
+PYTHON
+
+check 'the first draw makes the corrected features, the second finds them' ptq --calib 64 --iterations 2 --method pdquant --clcalib --correction-steps 60 --correction-cache shared --seeds 2 --no-deploy --out shared_cache
+check 'and neither counts their seconds' python3 - <<'PYTHON'
+import json
+made = {False: 0, True: 0}
+for line in open("shared_cache/metrics.jsonl"):
+    unit = json.loads(line)
+    made[unit["host"]] += unit["correction_seconds"]
+draws = json.load(open("shared_cache/result.json"))["draws"]
+assert made[True] > 5 * made[False], made
+assert sum(d["seconds"] for d in draws if d["host"]) < made[True], (draws, made)
+PYTHON
+
 check 'fewer pictures than the batch' ptq --calib 3 --iterations 12 --no-deploy --out few
 check 'one picture' ptq --calib 1 --iterations 12 --clcalib --no-deploy --out one
 refused 'a method that does not exist' 'method' ptq --method qdorp --out no
