@@ -200,7 +200,7 @@ class Ptq {
 
   // What corrected inputs depend on: a block's float inputs say all but the block's own weights.
   std::string correction_of(const quant::FeatureCache& inputs) const {
-    const Array features = inputs.run(0, inputs.images());
+    const Array& features = inputs.rows();
     return text(s_.task.init, ' ', features.shape(), " checksum ",
                 crc32_z(0, static_cast<const uint8_t*>(features.raw()), features.bytes()), ' ',
                 s_.correction_steps, ' ', s_.correction_weight);
@@ -232,7 +232,7 @@ class Ptq {
     if (!keep) return result;
     std::filesystem::create_directories(s_.correction_cache);
     data::SafeTensors content;
-    if (result.images() > 0) content.tensors["features"] = result.run(0, result.images());
+    if (result.images() > 0) content.tensors["features"] = result.rows();
     content.metadata["made"] = what;
     data::save_safetensors(file, content);
     return result;

@@ -94,6 +94,8 @@ TEST_CASE(
     after += std::pow(corrected.data<float>()[i], 2);
   }
   CHECK(after < 0.97 * before);
+  const FeatureCache narrow(cast(features, DType::bf16));
+  CHECK(correct_distribution(*model, 1, narrow, {.steps = 0}).rows().dtype() == DType::bf16);
   const FeatureCache last(random_normal({2, 2, 2, 32}, Philox(2)));  // the head has no batch norm
   CHECK(correct_distribution(*model, model->head(), last, {}).images() == 0);
 }

@@ -518,6 +518,29 @@ TEST_CASE("odd inputs: few, one or equal images, dead channels, few classes, lay
                        doctest::Contains("need the quantizer affine"), argument_error);
 }
 
+TEST_CASE("with no more images than a batch every step takes them all") {
+  // If nothing is learned or dropped, only the images can change the loss from step to step.
+  const auto losses = [](int64_t images) {
+    const auto model = small_network();
+    const auto sites = attach(*model, 2, 2);
+    ReconstructionOptions recipe = quick(PtqMethod::qdrop, 6);
+    Phase& phase = recipe.phases[0];
+    REQUIRE(phase.replacement);
+    phase.keep_input = phase.keep_activation = 1;
+    phase.lr_rounding = phase.lr_step = 0;
+    std::vector<double> all;
+    Reconstruction(*model, *sites, some_images(*model, images), recipe)
+        .run({.iteration = [&](const std::string& unit, int64_t, int64_t, double loss) {
+          if (unit == "layer2.0") all.push_back(loss);
+        }});
+    REQUIRE(all.size() == 6);
+    const auto [least, most] = std::ranges::minmax(all);
+    return most / least - 1;
+  };
+  for (const int64_t images : {5, 8}) CHECK(losses(images) < 1e-3);
+  CHECK(losses(9) > 0.01);
+}
+
 TEST_CASE(
     "learned borders: halves round as usual, the gradients are those of a soft step, and lowering refuses "
     "them") {
@@ -559,16 +582,30 @@ TEST_CASE(
       argument_error);
 }
 
-TEST_CASE("caches in half the memory are bf16 and do the job") {
+TEST_CASE("caches in half the memory are bf16 and do the job, and shared memory counts once") {
   const auto model = small_network();
   const Array images = some_images(*model, 16);
   const auto sites = attach(*model, 3, 3);
   ReconstructionOptions recipe = quick(PtqMethod::qdrop, 20);
-  recipe.memory = 16 * 8 * 8 * 8 * 4 * 3;  // four caches of the widest features need 4 / 3 of it
+  const size_t widest = 16 * 8 * 8 * 8 * sizeof(float);
+  recipe.memory = 2 * widest;  // three caches need 3 / 2 of it
+  bool halved = false;
+  recipe.correct = [&](size_t, const FeatureCache& inputs) {
+    halved = halved || inputs.rows().dtype() == DType::bf16;
+    return FeatureCache(inputs.rows().clone());
+  };
   Reconstruction engine(*model, *sites, images, recipe);
   CHECK_NOTHROW(engine.run());
-  CHECK(engine.peak_cache_bytes() < recipe.memory);
+  CHECK(halved);
+  CHECK(engine.peak_cache_bytes() <= recipe.memory);
   CHECK(all_finite(logits_of(*model, images)));
+
+  // Behind a block, target and what goes on are one cache; before the first, both are the pictures.
+  const auto other = small_network();
+  const auto other_sites = attach(*other, 3, 3);
+  Reconstruction plain(*other, *other_sites, images, quick(PtqMethod::qdrop, 1));
+  plain.run();
+  CHECK(plain.peak_cache_bytes() == 3 * widest);
 }
 
 TEST_CASE("a tail in bf16 moves the loss a little, and that of a method without a tail not at all") {
