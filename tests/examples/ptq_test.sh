@@ -29,6 +29,9 @@ check 'and a report' grep -q 'Seconds of each unit' qdrop/report.html
 check 'a saved network is measured by qat' "$build/examples/qat" "${common[@]}" --init qdrop/model.safetensors --epochs 0 --out again
 check 'with the same accuracy' [ "$(figure qdrop/result.json accuracy.fake_quant)" = "$(figure again/result.json accuracy.fake_quant)" ]
 check 'and lowered to the same integers' cmp again/integer.safetensors qdrop/integer.safetensors
+check "brecq's preset skips the first block" [ "$(grep -c '"unit":"stem"' brecq/metrics.jsonl)" = 0 ]
+check 'with the bits of a policy' ptq "${few[@]}" --method brecq --policy brecq/policy.json --no-deploy --out by_policy
+check 'none is skipped' grep -q '"unit":"stem"' by_policy/metrics.jsonl
 
 check 'draws are paired with the plain method' ptq "${few[@]}" --clcalib --seeds 3 --wbits 2 --abits 2 --no-deploy --out draws
 check 'with an interval' python3 - <<'PYTHON'
@@ -75,7 +78,7 @@ assert result['agreement']['images'] == 256 - result['options']['calib'], result
 slow=(--calib 64 --wbits 3 --abits 3 --iterations 150)
 check 'a run in one piece' ptq "${slow[@]}" --out whole
 stopped_and_resumed layer1.0 "$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${slow[@]}"
-refused 'other options for --resume' 'other options' ptq "${slow[@]}" --tau 0.2 --resume --out stopped
+refused 'other options for --resume' 'other options' ptq "${slow[@]}" --warmup 0.3 --resume --out stopped
 
 # A draw that was stopped goes on before all others, though more draws are asked for, and the host's would be first.
 again=(--calib 64 --wbits 3 --abits 3 --iterations 60 --clcalib --no-deploy)
@@ -110,6 +113,14 @@ check 'one picture' ptq --calib 1 --iterations 12 --clcalib --no-deploy --out on
 refused 'a method that does not exist' 'method' ptq --method qdorp --out no
 refused 'objectives without blocks' 'they need the method' ptq --method adaround --prediction 10 --out no
 refused 'a path that drops anyway' 'cl-no-drop' ptq --method pdquant --clcalib --cl-no-drop --out no
+refused 'and with a direct objective' 'cl-no-drop' ptq --clcalib --cl-no-drop --direct kl --out no
+refused 'two differences of predictions' '--prediction 0' ptq --method pdquant --direct kl --out no
+refused 'the same, by name' '--prediction 0' ptq --prediction 5 --direct kl --out no
+refused 'a weight of no objective' '--direct-weight' ptq --direct-weight 2 --out no
+refused 'borders without steps' '--border' ptq --method adaround --border --out no
+for option in '--critic C' '--tau 0.2' '--lambda 2' '--mapping gap' '--negatives none' --bank --centre --reweight --cl-no-drop; do
+  refused "$option without contrast" 'add --clcalib' ptq $option --out no
+done
 refused 'a cosine that is none' 'from -1 to 1' ptq --clcalib --negatives sim:abc --out no
 refused 'contrast without blocks' 'reconstructs blocks' ptq --method adaround --clcalib --out no
 refused 'negatives that do not exist' 'negatives.*same' ptq --clcalib --negatives same --out no
