@@ -23,8 +23,12 @@ assert all(u["seconds"] > 0 and u["caching_seconds"] > 0 and 0 <= u["settled"] <
 result = json.load(open("qdrop/result.json"))
 assert result["memory"]["cache_bytes"] > 0 and "layer1.0.conv1.rounding" in result["trainable"]
 assert 0 <= result["mcnemar"]["p"] <= 1 and result["accuracy"]["float"] > 0
+assert all(len(u["losses"]) == 10 and min(u["losses"]) > 0 for u in units), units
+error = sum(u["hard"] for u in units)
+assert abs(result["reconstruction"]["error"] - error) < 1e-9 and result["draws"][0]["reconstruction_error"] == result["reconstruction"]["error"]
 PYTHON
 check 'and a report' grep -q 'Seconds of each unit' qdrop/report.html
+check 'with a loss curve' grep -q 'Loss of the units' qdrop/report.html
 
 check 'a saved network is measured by qat' "$build/examples/qat" "${common[@]}" --init qdrop/model.safetensors --epochs 0 --out again
 check 'with the same accuracy' [ "$(figure qdrop/result.json accuracy.fake_quant)" = "$(figure again/result.json accuracy.fake_quant)" ]
@@ -62,6 +66,9 @@ check 'and with other bits' corrected --wbits 2
 check 'used again' [ "$(used)" -gt 0 ]
 check 'with other pictures' corrected --calib-from-test
 check 'made anew' [ "$(used)" = 0 ]
+check 'with the same pictures' corrected
+check 'and another number of steps' corrected --correction-steps 3
+check 'made anew, too' [ "$(used)" = 0 ]
 check 'a border that is learned, and the host without one' ptq "${few[@]}" --border --seeds 2 --wbits 2 --abits 2 --no-deploy --out border
 check 'on the same pictures end in other losses' python3 - <<'PYTHON'
 import json
@@ -74,10 +81,25 @@ check 'only the others' python3 -c "
 import json
 result = json.load(open('held_out/result.json'))
 assert result['agreement']['images'] == 256 - result['options']['calib'], result['agreement']"
+check 'and floats are measured on the same' ptq --calib 200 --calib-from-test --method rtn --seeds 3 --no-deploy --out floats
+check 'for each draw, and in a run that goes on' ptq --calib 200 --calib-from-test --method rtn --seeds 4 --resume --no-deploy --out floats
+check 'with their mean' python3 - <<'PYTHON'
+import json
+result = json.load(open("floats/result.json"))
+floats = [d["float"] for d in result["draws"]]
+assert len(floats) == 4 and len(set(floats)) > 1, floats
+assert all(abs(f * 56 / 100 - round(f * 56 / 100)) < 1e-9 for f in floats), floats
+assert abs(result["accuracy"]["float"] - sum(floats) / 4) < 1e-9 and result["options"]["seeds"] == 4, result
+PYTHON
 
 slow=(--calib 64 --wbits 3 --abits 3 --iterations 150)
 check 'a run in one piece' ptq "${slow[@]}" --out whole
 stopped_and_resumed layer1.0 "$build/examples/ptq" "${common[@]}" --init float/model.safetensors "${slow[@]}"
+check 'its report has all units' python3 - <<'PYTHON'
+import re
+names = [re.findall(r"<td[^>]*>(layer\d\.\d|stem|head)</td>", open(run + "/report.html").read()) for run in ("stopped", "whole")]
+assert names[0] == names[1] and len(names[0]) >= 5, names
+PYTHON
 refused 'other options for --resume' 'other options' ptq "${slow[@]}" --warmup 0.3 --resume --out stopped
 
 # A draw that was stopped goes on before all others, though more draws are asked for, and the host's would be first.
