@@ -58,7 +58,7 @@ done
 check 'equalisation, bias correction and a search of the scales' ptq "${few[@]}" --method rtn --equalise --bias-correction --evolve 1 --explain 10 --out extras
 check 'explained layer by layer' python3 -c 'import json; assert any(l["name"] == "layer1.0.conv1" and l["seconds"] > 0 for l in json.load(open("extras/result.json"))["layers"])'
 check 'run in integers' [ "$(figure extras/result.json agreement.codes_mismatched)" = 0 ]
-corrected() { ptq "${few[@]}" --method pdquant --correction-steps 2 --correction-cache cache --no-deploy --out arm "$@" >corrected.log 2>&1; }
+corrected() { ptq "${few[@]}" --method pdquant --correction-steps ${steps:-2} --correction-cache cache --no-deploy --out arm "$@" >corrected.log 2>&1; }
 used() { grep -c '^corrected inputs of' corrected.log; }
 check 'corrected features are kept' corrected
 check 'made for these pictures' [ "$(used)" = 0 ]
@@ -67,7 +67,7 @@ check 'used again' [ "$(used)" -gt 0 ]
 check 'with other pictures' corrected --calib-from-test
 check 'made anew' [ "$(used)" = 0 ]
 check 'with the same pictures' corrected
-check 'and another number of steps' corrected --correction-steps 3
+steps=3 check 'and another number of steps' corrected
 check 'made anew, too' [ "$(used)" = 0 ]
 check 'a border that is learned, and the host without one' ptq "${few[@]}" --border --seeds 2 --wbits 2 --abits 2 --no-deploy --out border
 check 'on the same pictures end in other losses' python3 - <<'PYTHON'
