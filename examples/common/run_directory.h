@@ -32,6 +32,8 @@ class RunDirectory {
   /// After a resume: forgets the lines of a phase whose epoch is above `last`, which the checkpoint does not
   /// know.
   void forget_metrics_after(const std::string& phase, int64_t last);
+  /// What metrics.jsonl holds.
+  const std::vector<Value>& lines() const { return lines_; }
   /// The values of two fields over all lines that have both: a curve.
   struct Series {
     std::vector<double> x, y;

@@ -90,6 +90,16 @@ double Value::number() const {
   return std::numeric_limits<double>::quiet_NaN();
 }
 
+std::string Value::word() const {
+  const auto* word = std::get_if<std::string>(&value_);
+  return word ? *word : "";
+}
+
+Value::List Value::items() const {
+  const List* list = std::get_if<List>(&value_);
+  return list ? *list : List();
+}
+
 std::string Value::json(int indent) const {
   return JsonWriter::write(*this).dump(indent, ' ', false, Json::error_handler_t::replace);
 }

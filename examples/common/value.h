@@ -38,6 +38,10 @@ class Value {
   const Value* find(const std::string& path) const;
   /// The number in it; NaN when it is none.
   double number() const;
+  /// The word in it; empty when it is none.
+  std::string word() const;
+  /// The items of the list in it; none when it is no list.
+  List items() const;
 
   /// As JSON; `indent` < 0 gives one line. NaN and infinities become null.
   std::string json(int indent = -1) const;

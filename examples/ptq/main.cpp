@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <iostream>
 #include <map>
+#include <numeric>
 #include <optional>
 
 #include "../../data/formats/safetensors.h"
@@ -36,12 +37,29 @@ namespace {
 /// One quantization with one draw of pictures.
 struct Draw {
   uint64_t seed = 0;
-  bool host = false;  ///< the plain method, to compare with
-  double accuracy = 0, seconds = 0;
+  bool host = false;                ///< the plain method, to compare with
+  double accuracy = 0, floats = 0;  ///< of the quantized network and of the float one, on the same pictures
+  double error = 0;                 ///< loss of hard weights, summed over the units of the last phase
+  double seconds = 0;               ///< without distribution correction, which draws may share in a cache
 
+  bool is(uint64_t other_seed, bool other_host) const { return seed == other_seed && host == other_host; }
   std::string name() const { return text("seed ", seed, host ? ", host" : ""); }
   Value value() const {
-    return Value::Group{{"seed", seed}, {"host", host}, {"accuracy", accuracy}, {"seconds", seconds}};
+    return Value::Group{{"seed", seed},
+                        {"host", host},
+                        {"accuracy", accuracy},
+                        {"float", floats},
+                        {"reconstruction_error", error},
+                        {"seconds", seconds}};
+  }
+
+  // As checkpoints have it.
+  Array array() const {
+    return Array::of<double>({static_cast<double>(seed), host ? 1.0 : 0.0, accuracy, floats, error, seconds});
+  }
+  static Draw of(const Array& array) {
+    const std::vector<double> v = array.to_vector();
+    return {static_cast<uint64_t>(v[0]), v[1] != 0, v[2], v[3], v[4], v[5]};
   }
 };
 
@@ -61,8 +79,9 @@ class Ptq {
     const Stopwatch watch;
     float_ = evaluate(*task_.model, task_.test, task_.test_transform());
     run_.seconds("float evaluation", watch.seconds());
-    run_.result().set("accuracy.float", float_.accuracy);
     std::cout << s_.task.model << " in floats: " << percent(float_.accuracy) << "\n";
+    // First the one that was begun: the checkpoint has room for the units of one draw.
+    if (begun_) run_draw(begun_->seed, begun_->host);
     const bool host = s_.seeds > 1 && s_.has_additions() && !s_.no_host;
     for (int i = 0; i < s_.seeds; ++i) {
       const uint64_t seed = s_.common.seed + static_cast<uint64_t>(i);
@@ -91,23 +110,39 @@ class Ptq {
     loader.next(batch);
     return batch.images;
   }
-  // What accuracy is measured on.
-  data::Dataset measured(uint64_t seed) const {
-    if (!s_.calib_from_test) return task_.test;
+  // Numbers of the test pictures that accuracy is measured on.
+  std::vector<int64_t> measured(uint64_t seed) const {
+    if (!s_.calib_from_test) {
+      std::vector<int64_t> all(static_cast<size_t>(task_.test.size()));
+      std::iota(all.begin(), all.end(), int64_t{0});
+      return all;
+    }
     std::vector<int64_t> order = random_permutation(pictures_.size(), Philox(seed, stream_of("calibration")));
     check(s_.calib < pictures_.size(), "--calib ", s_.calib, " --calib-from-test leaves none of ",
           pictures_.size(), " pictures to measure");
     order.erase(order.begin(), order.begin() + s_.calib);
     std::ranges::sort(order);
-    return data::subset(task_.test, order);
+    return order;
+  }
+  // Which of them the float network gets right.
+  std::vector<bool> floats_right(const std::vector<int64_t>& numbers) const {
+    std::vector<bool> right;
+    for (const int64_t n : numbers)
+      right.push_back(float_.predictions[static_cast<size_t>(n)] ==
+                      task_.test.labels[static_cast<size_t>(n)]);
+    return right;
   }
 
   // --- one draw ---
 
   void run_draw(uint64_t seed, bool host) {
     for (const Draw& d : draws_)
-      if (d.seed == seed && d.host == host) return;
-    Draw draw{seed, host};
+      if (d.is(seed, host)) return;
+    if (!begun_ || !begun_->is(seed, host)) {
+      begun_ = Draw{seed, host};
+      units_.clear();
+    }
+    Draw& draw = *begun_;
     std::cout << (s_.seeds > 1 ? draw.name() + ": " : "") << "calibrating with "
               << count(std::min(s_.calib, pictures_.size())) << " pictures\n";
     quant::detach_sites(*task_.model);
@@ -128,17 +163,21 @@ class Ptq {
       const int layers = quant::correct_biases(*task_.model, *floats, some_rows(images, 256));
       std::cout << "corrected the biases of " << layers << " layers\n";
     }
-    draw.seconds = spent_ + watch_.seconds();
-    spent_ = 0;
-    const data::Dataset test = measured(seed);
+    take_time();
+    const std::vector<int64_t> numbers = measured(seed);
+    const data::Dataset test = s_.calib_from_test ? data::subset(task_.test, numbers) : task_.test;
+    const std::vector<bool> right = floats_right(numbers);
+    draw.floats =
+        100 * static_cast<double>(std::ranges::count(right, true)) / static_cast<double>(right.size());
     const Evaluated fake = evaluate(*task_.model, test, task_.test_transform());
     draw.accuracy = fake.accuracy;
     std::cout << title() << (s_.clcalib && !host ? " with CL-Calib: " : ": ") << percent(fake.accuracy)
               << " in " << duration(draw.seconds) << "\n";
-    if (!host && !deployed_) deploy_first(fake, test);
+    if (!host && !deployed_) deploy_first(fake, test, right);
     draws_.push_back(draw);
+    begun_.reset();
     units_.clear();
-    save(nullptr);
+    save();
     interrupt_.stop_here();
   }
 
@@ -182,7 +221,7 @@ class Ptq {
 
   // What corrected inputs depend on: a block's float inputs say all but the block's own weights.
   std::string correction_of(const quant::FeatureCache& inputs) const {
-    const Array features = inputs.run(0, inputs.images());
+    const Array& features = inputs.rows();
     return text(s_.task.init, ' ', features.shape(), " checksum ",
                 crc32_z(0, static_cast<const uint8_t*>(features.raw()), features.bytes()), ' ',
                 s_.correction_steps, ' ', s_.correction_weight);
@@ -214,7 +253,7 @@ class Ptq {
     if (!keep) return result;
     std::filesystem::create_directories(s_.correction_cache);
     data::SafeTensors content;
-    if (result.images() > 0) content.tensors["features"] = result.run(0, result.images());
+    if (result.images() > 0) content.tensors["features"] = result.rows();
     content.metadata["made"] = what;
     data::save_safetensors(file, content);
     return result;
@@ -232,7 +271,7 @@ class Ptq {
                                 quant::parse_skip(s_.skip), quant::parse_preset(s_.preset));
   }
 
-  void quantize(const Array& images, const Draw& draw) {
+  void quantize(const Array& images, Draw& draw) {
     quant::ReconstructionOptions recipe = s_.recipe(draw.seed, draw.host);
     if (s_.correction_steps > 0)
       recipe.correct = [&](size_t block, const quant::FeatureCache& inputs) {
@@ -245,20 +284,28 @@ class Ptq {
       std::cout << "going on after " << units_.at("units").item() << " units\n";
     }
     std::optional<Progress> progress;
-    std::string current;
+    std::vector<double> losses;  // of the unit: the mean of each tenth of its iterations
+    int64_t steps = 0;           // in the last of them
     quant::ReconstructionObserver observer;
     observer.iteration = [&](const std::string& unit, int64_t t, int64_t iterations, double loss) {
-      if (unit != current) progress.emplace(unit, iterations * std::min(s_.batch, images.dim(0)));
-      current = unit;
+      if (t == 1) progress.emplace(unit, iterations * std::min(s_.batch, images.dim(0)));
+      if (static_cast<int64_t>(losses.size()) <= (t - 1) * std::min<int64_t>(10, iterations) / iterations) {
+        losses.push_back(0);
+        steps = 0;
+      }
+      losses.back() += (loss - losses.back()) / static_cast<double>(++steps);
       if (t % 20 == 0)
         progress->advance(20 * std::min(s_.batch, images.dim(0)), text("loss ", fixed(loss, 4)));
       interrupt_.stop_here();
     };
     observer.unit = [&](const quant::UnitReport& r) {
       progress.reset();
-      note(r, draw);
+      if (r.phase == recipe.phases.back().name) draw.error += r.hard;
+      note(r, draw, losses);
+      losses.clear();
       units_ = engine.state();
-      save(&engine);
+      take_time();
+      save();
     };
     if (const int64_t seen = engine.images_for_ranges();
         seen < std::min<int64_t>(recipe.range_images, images.dim(0)))
@@ -280,7 +327,7 @@ class Ptq {
     }
   }
 
-  void note(const quant::UnitReport& r, const Draw& draw) {
+  void note(const quant::UnitReport& r, Draw& draw, const std::vector<double>& losses) {
     Value line = Value::Group{{"phase", r.phase},
                               {"unit", r.unit},
                               {"seed", draw.seed},
@@ -296,7 +343,8 @@ class Ptq {
                               {"caching_seconds", r.caching_seconds},
                               {"correction_seconds", r.correction_seconds},
                               {"contrastive_seconds", r.contrastive_seconds},
-                              {"cache_bytes", r.cache_bytes}};
+                              {"cache_bytes", r.cache_bytes},
+                              {"losses", Value::list(losses)}};
     if (r.features) {
       line.set("positive_cosine", r.features->positive);
       line.set("negative_cosine", r.features->negative);
@@ -307,8 +355,8 @@ class Ptq {
         std::cout << "warning: " << r.unit << ": the features of all pictures have become one (collision)\n";
     }
     run_.metrics(line);
+    draw.seconds -= r.correction_seconds;
     if (!draw.host) {
-      unit_lines_.push_back(r);
       variables_ += static_cast<double>(r.variables);
       settled_ += r.settled * static_cast<double>(r.variables);
       spend("caching", r.caching_seconds);
@@ -323,6 +371,11 @@ class Ptq {
               << ", settled " << percent(100 * r.settled, 1) << ", " << duration(r.seconds) << std::endl;
   }
 
+  // Of the draw, since the last time.
+  void take_time() {
+    begun_->seconds += watch_.seconds();
+    watch_ = {};
+  }
   // The seconds of a part, over all draws but the host's.
   void spend(const std::string& part, double seconds) {
     const Value* before = run_.result().find("seconds." + part);
@@ -336,16 +389,15 @@ class Ptq {
 
   // --- resuming: the draws that are done, and the units of the one that is not ---
 
-  void save(quant::Reconstruction* engine) {
+  void save() {
     nn::Checkpoint checkpoint;
-    if (engine) {
+    if (begun_) {
       checkpoint.parts["units"] = units_;
       checkpoint.parts["sites"] = sites_->state();
-      checkpoint.parts["draw"]["seconds"] = Array::scalar(spent_ + watch_.seconds(), DType::f64);
+      checkpoint.parts["begun"]["draw"] = begun_->array();
     }
     for (const Draw& d : draws_)
-      checkpoint.parts["draws"][text(checkpoint.parts["draws"].size())] =
-          Array::of<double>({static_cast<double>(d.seed), d.host ? 1.0 : 0.0, d.accuracy, d.seconds});
+      checkpoint.parts["draws"][text(checkpoint.parts["draws"].size())] = d.array();
     checkpoint.parts["rounding"]["settled"] = Array::of<double>({settled_, variables_});
     checkpoint.notes["options"] = fingerprint();
     checkpoint.notes["result"] = run_.result().json();
@@ -365,68 +417,94 @@ class Ptq {
     check(saved.notes.at("options") == fingerprint(), "--resume: ", run_.file("last.ckpt"),
           " is of a run with other options; take another --out or leave out --resume");
     run_.result() = Value::parse(saved.notes.at("result"));
+    run_.describe("ptq", s_.values, s_.common.seed);
     if (const auto draws = saved.parts.find("draws"); draws != saved.parts.end())
       for (size_t i = 0; i < draws->second.size(); ++i) {
-        const std::vector<double> d = draws->second.at(text(i)).to_vector();
-        draws_.push_back({static_cast<uint64_t>(d[0]), d[1] != 0, d[2], d[3]});
+        draws_.push_back(Draw::of(draws->second.at(text(i))));
         deployed_ = deployed_ || !draws_.back().host;
       }
     const std::vector<double> totals = saved.parts.at("rounding").at("settled").to_vector();
     settled_ = totals[0];
     variables_ = totals[1];
-    if (const auto units = saved.parts.find("units"); units != saved.parts.end()) {
-      units_ = units->second;
+    if (const auto begun = saved.parts.find("begun"); begun != saved.parts.end()) {
+      begun_ = Draw::of(begun->second.at("draw"));
+      units_ = saved.parts.at("units");
       sites_state_ = saved.parts.at("sites");
-      spent_ = saved.parts.at("draw").at("seconds").item();
     }
   }
 
   // --- results ---
 
-  void deploy_first(const Evaluated& fake, const data::Dataset& test) {
+  void deploy_first(const Evaluated& fake, const data::Dataset& test, const std::vector<bool>& floats) {
     deployed_ = true;
-    compare_with_float(fake, test);
+    compare_with_floats(fake, test, floats);
     cost_ = save_quantized(task_, policy_, fake, run_);
     integers_ = deploy_and_compare(task_, policy_, test, s_.deployment, run_);
   }
 
   // On the same pictures, by McNemar's test.
-  void compare_with_float(const Evaluated& fake, const data::Dataset& test) {
-    std::vector<int32_t> floats = float_.predictions;
-    double accuracy = float_.accuracy;
-    if (s_.calib_from_test) {
-      const auto float_model = nn::make_model(s_.task.model, task_.info.options);
-      float_model->load_state(float_state_);
-      const Evaluated own = evaluate(*float_model, test, task_.test_transform());
-      floats = own.predictions;
-      accuracy = own.accuracy;
-      run_.result().set("accuracy.float", accuracy);
-      float_.accuracy = accuracy;
-    }
-    const auto right = [&](const std::vector<int32_t>& predictions) {
-      std::vector<bool> all;
-      for (size_t i = 0; i < predictions.size(); ++i) all.push_back(predictions[i] == test.labels[i]);
-      return all;
-    };
-    const Paired paired = compare_answers(right(floats), right(fake.predictions));
+  void compare_with_floats(const Evaluated& fake, const data::Dataset& test,
+                           const std::vector<bool>& floats) {
+    std::vector<bool> quantized;
+    for (size_t i = 0; i < floats.size(); ++i) quantized.push_back(fake.predictions[i] == test.labels[i]);
+    const Paired paired = compare_answers(floats, quantized);
     run_.result().set("mcnemar.lost", paired.lost);
     run_.result().set("mcnemar.gained", paired.gained);
     run_.result().set("mcnemar.p", paired.p);
-    std::cout << "Against floats (" << percent(accuracy) << "): " << paired.lost << " pictures lost, "
+    std::cout << "Against floats (" << percent(begun_->floats) << "): " << paired.lost << " pictures lost, "
               << paired.gained << " gained, McNemar's p = " << fixed(paired.p, 4) << "\n";
   }
 
-  std::vector<double> accuracies(bool host) const {
+  // A figure of all draws, the host's or the others.
+  std::vector<double> figures(bool host, double Draw::*figure) const {
     std::vector<double> all;
     for (const Draw& d : draws_)
-      if (d.host == host) all.push_back(d.accuracy);
+      if (d.host == host) all.push_back(d.*figure);
     return all;
   }
-
+  std::vector<double> accuracies(bool host) const { return figures(host, &Draw::accuracy); }
   double seconds(bool host) const {
-    double total = 0;
-    for (const Draw& d : draws_) total += d.host == host ? d.seconds : 0;
-    return total;
+    const std::vector<double> all = figures(host, &Draw::seconds);
+    return std::accumulate(all.begin(), all.end(), 0.0);
+  }
+
+  // The units of all draws but the host's, as metrics.jsonl has them. One whose run was stopped before its
+  // checkpoint has two lines, of which the last counts.
+  std::vector<Value> units() const {
+    std::vector<Value> units;
+    std::map<std::string, size_t> places;
+    for (const Value& line : run_.lines()) {
+      if (line.find("host")->json() == "true") continue;
+      const std::string name =
+          text(line.find("seed")->json(), line.find("phase")->word(), '/', line.find("unit")->word());
+      const auto [place, is_new] = places.emplace(name, units.size());
+      if (is_new) units.emplace_back();
+      units[place->second] = line;
+    }
+    return units;
+  }
+
+  // The loss along the iterations of a unit, relative to that of their first tenth, over the units of a
+  // phase.
+  static std::vector<Curve> loss_curves(const std::vector<Value>& units) {
+    std::map<std::string, std::vector<std::vector<double>>> shares;  // by phase and point
+    for (const Value& unit : units) {
+      const Value::List losses = unit.find("losses")->items();
+      if (losses.size() < 2 || !(losses[0].number() > 0)) continue;
+      auto& points = shares[unit.find("phase")->word()];
+      points.resize(losses.size());
+      for (size_t i = 0; i < losses.size(); ++i) points[i].push_back(losses[i].number() / losses[0].number());
+    }
+    std::vector<Curve> curves;
+    for (const auto& [phase, points] : shares) {
+      Curve curve{phase, {}, {}};
+      for (size_t i = 0; i < points.size(); ++i) {
+        curve.x.push_back(100 * (static_cast<double>(i) + 0.5) / static_cast<double>(points.size()));
+        curve.y.push_back(mean(points[i]));
+      }
+      curves.push_back(curve);
+    }
+    return curves;
   }
 
   void summarise() {
@@ -435,7 +513,9 @@ class Ptq {
     for (const Draw& d : draws_) list.push_back(d.value());
     run_.result().set("draws", list);
     run_.result().set("accuracy.fake_quant", mean(own));
+    run_.result().set("accuracy.float", mean(figures(false, &Draw::floats)));
     run_.result().set("accuracy.min", std::ranges::min(own));
+    if (s_.method != "rtn") run_.result().set("reconstruction.error", mean(figures(false, &Draw::error)));
     run_.seconds("calibration", seconds(false));
     if (variables_ > 0) run_.result().set("settled", settled_ / variables_);
     if (own.size() < 2) return;
@@ -459,18 +539,25 @@ class Ptq {
 
   void finish() {
     Report report(text(s_.task.model, " on ", s_.task.dataset, ", ", title()),
-                  text(percent(mean(accuracies(false))), " of the test pictures; ", percent(float_.accuracy),
-                       " in floats"));
+                  text(percent(mean(accuracies(false))), " of the test pictures; ",
+                       percent(mean(figures(false, &Draw::floats))), " in floats"));
     if (integers_) report.paragraph(integers_->agreement.str());
     report.section("Units");
-    Table units({"unit", "phase", "loss, nearest", "soft", "hard", "settled", "seconds"});
+    Table table({"unit", "phase", "loss, nearest", "soft", "hard", "settled", "seconds"});
     std::vector<BarRow> times;
-    for (const quant::UnitReport& r : unit_lines_) {
-      units.row({r.unit, r.phase, fixed(r.before, 4), fixed(r.soft, 4), fixed(r.hard, 4),
-                 percent(100 * r.settled, 2), fixed(r.seconds, 1)});
-      times.push_back({r.phase + ' ' + r.unit, {r.seconds, r.caching_seconds, r.correction_seconds}});
+    const std::vector<Value> done = units();
+    for (const Value& unit : done) {
+      const std::string name = unit.find("unit")->word(), phase = unit.find("phase")->word();
+      const auto number = [&](const char* field) { return unit.find(field)->number(); };
+      table.row({name, phase, fixed(number("before"), 4), fixed(number("soft"), 4), fixed(number("hard"), 4),
+                 percent(100 * number("settled"), 2), fixed(number("seconds"), 1)});
+      times.push_back(
+          {phase + ' ' + name, {number("seconds"), number("caching_seconds"), number("correction_seconds")}});
     }
-    report.table(units);
+    report.table(table);
+    if (const std::vector<Curve> curves = loss_curves(done); !curves.empty())
+      report.curves("Loss of the units, the regulariser aside", "iterations, %", "share of the first tenth's",
+                    curves);
     if (!times.empty()) {
       Table parts({"part", "seconds"});
       for (const char* part : {"ranges", "caching", "correction", "reconstruction", "contrastive forward"})
@@ -483,9 +570,10 @@ class Ptq {
     add_bits(report, cost_);
     if (integers_ && integers_->explanation) integers_->explanation->add_to(report);
     report.section("Draws");
-    Table table({"draw", "accuracy", "seconds"});
-    for (const Draw& d : draws_) table.row({d.name(), percent(d.accuracy), fixed(d.seconds, 0)});
-    report.table(table);
+    Table draws({"draw", "accuracy", "in floats", "seconds"});
+    for (const Draw& d : draws_)
+      draws.row({d.name(), percent(d.accuracy), percent(d.floats), fixed(d.seconds, 0)});
+    report.table(draws);
     report.save(run_.file("report.html"));
     run_.finish();
     std::cout << "see " << run_.file("report.html") << "\n";
@@ -502,12 +590,11 @@ class Ptq {
   quant::Policy policy_;
   Array logits_;  // of the float network, for the calibration pictures
   std::shared_ptr<quant::Sites> sites_;
-  nn::State units_, sites_state_;  // of a draw that is not done
   std::vector<Draw> draws_;
-  std::vector<quant::UnitReport> unit_lines_;
+  std::optional<Draw> begun_;      // not done,
+  nn::State units_, sites_state_;  // and its units that are
   double settled_ = 0, variables_ = 0;
-  Stopwatch watch_;   // of the draw, in this process
-  double spent_ = 0;  // seconds of the draw, in processes before
+  Stopwatch watch_;
   bool deployed_ = false;
   std::vector<quant::LayerCost> cost_;
   std::optional<Deployment> integers_;

@@ -152,9 +152,20 @@ void Settings::parse(int argc, char** argv) {
   check(!(method == "rtn" || method == "adaround") || (prediction < 0 && direct == "none" && lambda_rec == 1),
         "--prediction, --direct and --lambda-rec change what blocks are reconstructed for: they need the "
         "method brecq, qdrop or pdquant");
-  check(
-      !cl_no_drop || (clcalib && (prediction >= 0 ? prediction == 0 : method != "pdquant")),
-      "--cl-no-drop is for --clcalib without a prediction difference, which shares the path and drops on it");
+  const bool predicts = prediction >= 0 ? prediction > 0 : method == "pdquant";
+  check(direct != "kl" || !predicts,
+        "--direct kl is itself a difference of predictions, at temperature 1, and takes the place of "
+        "--prediction; got both, expected one of them: leave out --direct kl, or give --prediction 0");
+  check(direct != "none" || !options.given("--direct-weight"),
+        "--direct-weight: got a weight without an objective; name one with --direct kl, cosine or mse");
+  for (const char* name : {"--critic", "--mapping", "--tau", "--lambda", "--negatives", "--reweight",
+                           "--centre", "--bank", "--cl-no-drop"})
+    check(clcalib || !options.given(name), name, " is of the contrastive loss, which is off; add --clcalib");
+  check(!cl_no_drop || !(predicts || direct == "kl"),
+        "--cl-no-drop is for --clcalib without a difference of predictions, which shares the path and drops "
+        "on it; leave out --prediction and --direct kl, and with pdquant give --prediction 0");
+  check(!border || (method != "rtn" && method != "adaround"), "--border: got the method ", method,
+        ", which learns nothing of activations; take brecq, qdrop or pdquant");
   if (correction_steps < 0) correction_steps = method == "pdquant" ? 500 : 0;
   check(!(correction_steps > 0 && (method == "rtn" || method == "adaround")),
         "--correction-steps: distribution correction is for methods that reconstruct blocks");
@@ -193,7 +204,7 @@ quant::ReconstructionOptions Settings::recipe(uint64_t seed, bool plain) const {
   r.seed = seed;
   r.memory = static_cast<size_t>(memory) << 20;
   if (tail == "bf16") r.tail = DType::bf16;
-  r.skip_first = preset == "brecq";
+  r.skip_first = preset == "brecq" && policy.empty();
   for (quant::Phase& p : r.phases) {
     if (lr_rounding > 0) p.lr_rounding = lr_rounding;
     if (lr_step > 0) p.lr_step = lr_step;

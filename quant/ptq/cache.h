@@ -13,11 +13,13 @@ class FeatureCache {
   FeatureCache() = default;
   /// `row`: the shape of one image's features.
   FeatureCache(int64_t images, const Shape& row, DType dtype = DType::f32);
-  /// A cache of f32 rows that shares the memory of `features`.
+  /// A cache of f32 or bf16 rows that shares the memory of `features`.
   explicit FeatureCache(const Array& features) : rows_(features) {}
 
   int64_t images() const { return rows_.has_value() ? rows_.dim(0) : 0; }
   size_t bytes() const { return rows_.has_value() ? rows_.bytes() : 0; }
+  /// All of it, as it is kept; copies of a cache share it.
+  const Array& rows() const { return rows_; }
 
   void set(int64_t first, const Array& features);
   /// f32 (count, ...): a run of rows, and chosen rows in their order.

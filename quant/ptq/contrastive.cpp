@@ -137,6 +137,7 @@ FeatureStatistics feature_statistics(const Array& quantized, const Array& floati
               f = normalised_features(Tensor(floating)).value();
   const Array s = kernels::matmul(q, f, false, true);
   FeatureStatistics result;
+  result.images = n;
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < n; ++j)
       (i == j ? result.positive : result.negative) += s.data<float>()[i * n + j];
@@ -152,8 +153,9 @@ FeatureStatistics feature_statistics(const Array& quantized, const Array& floati
       square[static_cast<size_t>(c)] += value * value / static_cast<double>(n);
     }
   }
-  for (size_t c = 0; c < mean.size(); ++c)
-    result.spread += std::sqrt(std::max(0.0, square[c] - mean[c] * mean[c])) / static_cast<double>(d);
+  double variance = 0;  // summed over the features: of directions it does not depend on how many there are
+  for (size_t c = 0; c < mean.size(); ++c) variance += std::max(0.0, square[c] - mean[c] * mean[c]);
+  result.spread = std::sqrt(variance);
   // Singular values squared are the eigenvalues of the smaller Gram matrix.
   const Array gram = n <= d ? kernels::matmul(q, q, false, true) : kernels::matmul(q, q, true, false);
   const auto size = static_cast<size_t>(gram.dim(0));

@@ -67,10 +67,11 @@ Tensor contrastive_loss(const Tensor& similarity, const Comparison& comparison,
 /// What the features of a batch look like.
 struct FeatureStatistics {
   double positive = 0, negative = 0;  ///< mean cosines
-  double spread = 0;  ///< standard deviation over the batch, averaged: below 1e-3 is a collision
+  int64_t images = 0;
+  double spread = 0;  ///< standard deviation of the directions over the batch: 0 if all are one, at most 1
   double rank = 0;    ///< effective: exp of the entropy of the singular values
   double scale = 0;   ///< mean |u_q| / |u_f|, which the cosine does not see
-  bool collided() const { return spread < 1e-3; }
+  bool collided() const { return images > 1 && spread < 1e-3; }
 };
 FeatureStatistics feature_statistics(const Array& quantized, const Array& floating);
 /// Mean cosine of different images' features (N, d): above 0.95, as with few classes or collapsed logits,

@@ -67,8 +67,8 @@ FeatureCache correct_distribution(nn::Model& model, size_t block, const FeatureC
     if (first == 0) {
       const NoGrad no_grad;
       if (!run(x.detach()).defined()) break;
-      corrected =
-          FeatureCache(images, Shape(std::vector<int64_t>(start.shape().begin() + 1, start.shape().end())));
+      const Shape row(std::vector<int64_t>(start.shape().begin() + 1, start.shape().end()));
+      corrected = FeatureCache(images, row, inputs.rows().dtype());
     }
     nn::AdamW optimiser({{{{"features", x}}}});
     Plateau plateau(options.lr, 100, 1e-5);

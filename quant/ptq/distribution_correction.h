@@ -19,8 +19,8 @@ struct DistributionCorrectionOptions {
 /// Moves the float inputs of a block so that what reaches its batch norms has, image by image, the mean and
 /// the deviation that they were trained with: sum over norms of |mu - mu_s|^2 + |sigma - sigma_s|^2, plus the
 /// distance to where they were. Depends on images and network alone, neither on bits nor on the method.
-/// Returns an empty cache for a block without batch norms. The block's taps must pass floats. `step` is
-/// called after each step.
+/// Returns a cache of the type of `inputs`, and an empty one for a block without batch norms. The block's
+/// taps must pass floats. `step` is called after each step.
 FeatureCache correct_distribution(nn::Model& model, size_t block, const FeatureCache& inputs,
                                   const DistributionCorrectionOptions& options,
                                   const std::function<void()>& step = {});

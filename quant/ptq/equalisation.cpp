@@ -46,6 +46,27 @@ void scale_rows(Array w, const std::vector<double>& factor) {
   w.bump_version();
 }
 
+// What a batch norm multiplies each channel by, without its sign.
+std::vector<double> factors_of(const nn::BatchNorm2d& norm) {
+  std::vector<double> factors = norm.weight.value().to_vector();
+  for (size_t c = 0; c < factors.size(); ++c)
+    factors[c] = std::abs(factors[c]) / std::sqrt(norm.running_var.data<float>()[c] + norm.eps);
+  return factors;
+}
+// Makes a batch norm whose input is `in` times what it was give `out` times what it gave.
+void scale_norm(nn::BatchNorm2d& norm, const std::vector<double>& in, const std::vector<double>& out) {
+  std::vector<double> in_squared, gamma;
+  for (size_t c = 0; c < in.size(); ++c) {
+    const double var = norm.running_var.data<float>()[c];
+    in_squared.push_back(in[c] * in[c]);
+    gamma.push_back(out[c] / in[c] * std::sqrt((var * in_squared[c] + norm.eps) / (var + norm.eps)));
+  }
+  scale_rows(norm.running_mean, in);
+  scale_rows(norm.running_var, in_squared);
+  scale_rows(norm.weight.value(), gamma);
+  scale_rows(norm.bias.value(), out);
+}
+
 // Largest input of each channel of a layer, over the images.
 std::vector<double> largest_inputs(nn::Model& model, const std::string& layer, const Array& images) {
   std::vector<double> largest;
@@ -77,13 +98,12 @@ EqualisationReport equalise(nn::Model& model, const Array& images, int rounds) {
       const auto channels = static_cast<size_t>(first.dim(0));
       const bool depthwise = second.shape().back() == 1 && second.dim(0) == first.dim(0);
       if (!depthwise && second.shape().back() != first.dim(0)) continue;  // other groups
-      std::vector<double> r1 = range_out(first), r2(channels), factor(channels, 1), inverse(channels, 1);
-      Array gamma = parameter(model, chain.norm + ".weight"), beta = parameter(model, chain.norm + ".bias");
-      if (!chain.norm.empty()) {
-        const auto& norm = module_at<nn::BatchNorm2d>(model, chain.norm);
-        for (size_t c = 0; c < channels; ++c)
-          r1[c] *= std::abs(gamma.data<float>()[c]) / std::sqrt(norm.running_var.data<float>()[c] + norm.eps);
-      }
+      // Weights are those of the folded network: `fold` is what a batch norm multiplies a channel by.
+      std::vector<double> r1 = range_out(first), r2(channels), factor(channels, 1);
+      const std::vector<double> fold = chain.norm.empty()
+                                           ? std::vector<double>(channels, 1)
+                                           : factors_of(module_at<nn::BatchNorm2d>(model, chain.norm));
+      for (size_t c = 0; c < channels; ++c) r1[c] *= fold[c];
       for (int64_t i = 0; i < second.size(); ++i) {
         double& range = r2[static_cast<size_t>(channel_in(second, i, first.dim(0)))];
         range = std::max(range, static_cast<double>(std::abs(second.data<float>()[i])));
@@ -100,18 +120,18 @@ EqualisationReport equalise(nn::Model& model, const Array& images, int rounds) {
           }
           s = std::max(s, largest[c] / (0.99 * chain.high));
         }
-        inverse[c] = 1 / s;
         factor[c] = s;
         report.channels += round == 0;
       }
-      if (chain.norm.empty()) {
-        scale_rows(first, inverse);
-        if (const Array bias = parameter(model, chain.layer + ".bias"); bias.has_value())
-          scale_rows(bias, inverse);
-      } else {
-        scale_rows(gamma, inverse);
-        scale_rows(beta, inverse);
+      std::vector<double> inverse(channels), down(channels);  // of the result, and of the weights
+      for (size_t c = 0; c < channels; ++c) {
+        inverse[c] = 1 / factor[c];
+        down[c] = fold[c] > 0 ? fold[c] / factor[c] : 1;
       }
+      scale_rows(first, down);
+      if (const Array bias = parameter(model, chain.layer + ".bias"); bias.has_value())
+        scale_rows(bias, down);
+      if (!chain.norm.empty()) scale_norm(module_at<nn::BatchNorm2d>(model, chain.norm), down, inverse);
       Array scaled = second;
       for (int64_t i = 0; i < scaled.size(); ++i)
         scaled.data<float>()[i] = static_cast<float>(

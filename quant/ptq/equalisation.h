@@ -14,9 +14,10 @@ struct EqualisationReport {
 };
 
 /// Scales the channels between two layers, with nothing but batch norm and ReLU between them, so that both
-/// have weights of the same range there: by sqrt(r1 / r2), up and down again, which changes no result. ReLU6
-/// is not homogeneous: its channels are scaled only as long as none of `images` (n, h, w, c) reaches its
-/// limit, neither before nor after. `rounds` over the network. The model must be without sites.
+/// have weights of the same range there: by sqrt(r1 / r2), up and down again, which changes no result. A
+/// batch norm between them is folded first: it keeps its statistics and shift, and multiplies by 1 or -1.
+/// ReLU6 is not homogeneous: its channels are scaled only as long as none of `images` (n, h, w, c) reaches
+/// its limit, neither before nor after. `rounds` over the network. The model must be without sites.
 EqualisationReport equalise(nn::Model& model, const Array& images, int rounds = 3);
 
 }  // namespace stairgrad::quant

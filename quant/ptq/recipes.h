@@ -25,7 +25,7 @@ ReconstructionOptions ptq_recipe(PtqMethod method, int64_t iterations);
 /// What the first and the last layer are; must be said with every result, since it moves them by points.
 enum class EndsPreset {
   qdrop,    ///< weights of both with 8 bits, and the input of the last layer, before and behind its pooling
-  brecq,    ///< also the first layer's output, whose reconstruction is skipped
+  brecq,    ///< also the first layer's output; who takes it sets ReconstructionOptions::skip_first, too
   pdquant,  ///< as qdrop
   same      ///< as all other layers
 };

@@ -259,20 +259,30 @@ struct Reconstruction::Impl {
     return result;
   }
 
-  // The type of caches with rows of so many elements. Before, behind and beside a block there are four at a
-  // time; a layer of one has its own three besides the block's.
+  // The type of caches with rows of so many elements. A block has three at a time: before it, quantized and
+  // float, and behind it. Correction adds one, and a layer of the block has its own three besides.
   DType cache_type(int64_t row) const {
     const bool by_layer =
         std::ranges::any_of(options.phases, [](const Phase& phase) { return phase.by_layer; });
-    const double need = (by_layer ? 6.0 : 4.0) * sizeof(float) * static_cast<double>(row) *
-                        static_cast<double>(images.dim(0));
+    const double caches = by_layer ? 6 : options.correct ? 4 : 3;
+    const double need =
+        caches * sizeof(float) * static_cast<double>(row) * static_cast<double>(images.dim(0));
     const auto room = static_cast<double>(options.memory);
     check(need / 2 <= room, "[ptq] the features of ", images.dim(0), " images need ", need / 2e6,
           " MB, but caches may take ", room / 1e6, " MB; take fewer calibration images or allow more memory");
     return need <= room ? DType::f32 : DType::bf16;
   }
-  void note_memory(const Caches& c, size_t more = 0) {
-    peak_bytes = std::max(peak_bytes, c.quantized.bytes() + c.floating.bytes() + c.target.bytes() + more);
+  // What caches take together; those that share their memory take it once.
+  static size_t bytes_of(const std::vector<FeatureCache>& caches) {
+    std::map<const void*, size_t> parts;
+    for (const FeatureCache& c : caches)
+      if (c.images() > 0) parts[c.rows().raw()] = c.bytes();
+    size_t sum = 0;
+    for (const auto& [memory, bytes] : parts) sum += bytes;
+    return sum;
+  }
+  void note_memory(const std::vector<FeatureCache>& caches) {
+    peak_bytes = std::max(peak_bytes, bytes_of(caches));
   }
 
   // --- ranges ---
@@ -352,7 +362,7 @@ struct Reconstruction::Impl {
           inner.quantized = pass(block, c.quantized, mode, weights[i].input);
           inner.floating = pass(block, c.floating, Mode::floating, weights[i].input);
           inner.target = pass(layer, inner.floating, Mode::floating);
-          note_memory(inner, c.quantized.bytes() + c.floating.bytes() + next.bytes());
+          note_memory({inner.quantized, inner.floating, inner.target, c.quantized, c.floating, next});
           const bool first = i == block.weights.front();
           finish(phase, layer, inner, (first ? caching : 0) + now() - before, 0, observer);
         }
@@ -362,6 +372,7 @@ struct Reconstruction::Impl {
         if (options.correct && phase.objectives.reconstruction > 0) {
           const FeatureCache corrected = options.correct(block.block, c.floating);
           if (corrected.images() > 0) {
+            note_memory({c.quantized, c.floating, corrected, next});
             c.floating = corrected;
             c.target = pass(block, corrected, Mode::floating);
           }
@@ -371,7 +382,7 @@ struct Reconstruction::Impl {
           initialise_activations(block, c.quantized, Mode::weights);
           range_seconds += now() - begun - correction;
         }
-        note_memory(c, next.bytes());
+        note_memory({c.quantized, c.floating, c.target, next});
         finish(phase, block, c, caching, correction, observer);
       }
       c.target = FeatureCache();
@@ -391,7 +402,7 @@ struct Reconstruction::Impl {
     UnitReport report = reconstruct(phase, unit, caches, observer);
     report.caching_seconds = caching;
     report.correction_seconds = correction;
-    report.cache_bytes = caches.quantized.bytes() + caches.floating.bytes() + caches.target.bytes();
+    report.cache_bytes = bytes_of({caches.quantized, caches.floating, caches.target});
     finished = job;
     if (observer.unit) observer.unit(report);
   }
@@ -419,7 +430,7 @@ struct Reconstruction::Impl {
   std::vector<int64_t> draw(const Phase& phase, const std::string& unit, int64_t iteration) const {
     const int64_t n = images.dim(0), batch = std::min(options.batch, n);
     const std::string name = phase.name + '/' + unit + "/images";
-    if (!phase.replacement) {
+    if (!phase.replacement || batch == n) {
       std::vector<int64_t> order = random_permutation(n, Philox(options.seed, stream(name, iteration + 1)));
       order.resize(static_cast<size_t>(batch));
       return order;
@@ -560,6 +571,7 @@ struct Reconstruction::Impl {
       const std::vector<int64_t> indices = draw(phase, unit.name, t);
       learning.iteration = t;
       Tensor loss = objective(phase, unit, caches, indices, learning, contrast, report);
+      const double shown = loss.item();
       if (!phase.beta.warming_up(t, phase.iterations) && phase.rounding_weight > 0)
         for (const Tensor& h : learning.h)
           loss = loss + rounding_regulariser(h, phase.beta.beta(t, phase.iterations)) * phase.rounding_weight;
@@ -577,7 +589,7 @@ struct Reconstruction::Impl {
       contrast.step(of(count + steps.size() + borders.size(), contrast.parameters().size()),
                     phase.lr_rounding);
       for (const size_t i : unit.activations) activations[i].quantizer->project();
-      if (observer.iteration) observer.iteration(unit.name, t + 1, phase.iterations, loss.item());
+      if (observer.iteration) observer.iteration(unit.name, t + 1, phase.iterations, shown);
     }
     report.features = contrast.statistics();
   }

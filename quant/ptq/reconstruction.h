@@ -83,6 +83,7 @@ struct UnitReport {
 
 /// Who wants to see how it goes, or to stop it by throwing.
 struct ReconstructionObserver {
+  /// `loss` is without the regulariser of the rounding.
   std::function<void(const std::string& unit, int64_t iteration, int64_t iterations, double loss)> iteration =
       {};
   /// Called when a unit is hard; the network's state and state() are those to resume from.

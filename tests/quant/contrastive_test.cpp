@@ -45,6 +45,37 @@ TEST_CASE("T11: the critics have their hand values") {
         doctest::Approx(-std::log(h) - std::log(1 - negative)));
 }
 
+TEST_CASE("at the usual temperature, with masks and with weights, the critics have their hand values") {
+  const auto value = [](const Tensor& s, const Comparison& c, Critic critic) {
+    return contrastive_loss(s, c, {.critic = critic, .temperature = 0.1}, 4).item();
+  };
+  // s / tau = (5, 2; -1, 3). A: ln(1 + k e^-z) of a positive, ln(1 + e^z / k) of a negative, k = N / M = 1/4,
+  // summed over the negatives. B: softplus(-5), softplus(-3); softplus(2), softplus(-1), means of both.
+  // C: ln(1 + e^-3) and ln(1 + e^-4).
+  const Tensor two = matrix({0.5, 0.2, -0.1, 0.3}, 2);
+  CHECK(value(two, others(2), Critic::A) == doctest::Approx(2.169227).epsilon(1e-6));
+  CHECK(value(two, others(2), Critic::B) == doctest::Approx(1.247746).epsilon(1e-6));
+  CHECK(value(two, others(2), Critic::C) == doctest::Approx(0.033369).epsilon(1e-4));
+
+  // Images 0 and 1 are the same. z = (6, *, 3; *, 5, -2; 1, 4, 7): four negatives are left, and
+  // B is (0.002476 + 0.006715 + 0.000911) / 3 + (3.048587 + 0.126928 + 1.313262 + 4.018150) / 4: no mean over
+  // the six that were there. A has N = 4/3; C has sums over what is left of each row.
+  const Tensor three = matrix({0.6, 0.9, 0.3, 0.8, 0.5, -0.2, 0.1, 0.4, 0.7}, 3);
+  const Comparison masked = compare_images({2, 2, 0}, {2, 2, 0}, {}, {}, {});
+  CHECK(value(three, masked, Critic::A) == doctest::Approx(3.926060).epsilon(1e-6));
+  CHECK(value(three, masked, Critic::B) == doctest::Approx(2.130099).epsilon(1e-6));
+  CHECK(value(three, masked, Critic::C) == doctest::Approx(0.033482).epsilon(1e-4));
+
+  // The float features of images 0 and 1 have the cosine 1/2, so that each is half a negative of the other:
+  // half its term in A and B, N = 5/3 and 5 negatives in all, and half its exp(z) in C.
+  const Array features = Array::of<float>({1, 0, 0, 0.5f, 0.8660254f, 0, 0, 0, 1}, {3, 3});
+  const Comparison weighted = compare_images({0, 1, 2}, {0, 1, 2}, {.reweight = true}, features, {});
+  CHECK(weighted.weights.to_vector() == std::vector<double>{0, 0.5, 1, 0.5, 0, 1, 1, 1, 0});
+  CHECK(value(three, weighted, Critic::A) == doctest::Approx(6.819400).epsilon(1e-6));
+  CHECK(value(three, weighted, Critic::B) == doctest::Approx(3.404799).epsilon(1e-6));
+  CHECK(value(three, weighted, Critic::C) == doctest::Approx(1.619693).epsilon(1e-6));
+}
+
 TEST_CASE(
     "T12: order does not matter, a masked pair is no negative, one image and all temperatures are finite") {
   const Tensor u = f64({6, 10}, 1), v = normalised_features(Tensor(f64({6, 10}, 2)));
@@ -139,6 +170,18 @@ TEST_CASE("feature statistics see a collision, rank and scale") {
   CHECK(!good.collided());
   CHECK(bad.rank == doctest::Approx(1));
   CHECK(bad.collided());
+  // One image is no collision, and how many features there are makes no difference.
+  CHECK(!feature_statistics(random_normal({1, 10}, Philox(1)), random_normal({1, 10}, Philox(2))).collided());
+  for (const int64_t features : {4, 10000}) {
+    CAPTURE(features);
+    const auto around_one = [&](double deviation) {
+      const Tensor x = Tensor(random_normal({16, features}, Philox(3), deviation)) + 1;
+      return feature_statistics(x.value(), x.value());
+    };
+    CHECK(around_one(0.01).spread == doctest::Approx(0.01).epsilon(0.3));
+    CHECK(!around_one(0.01).collided());
+    CHECK(around_one(0.0001).collided());
+  }
   CHECK(mean_similarity(normalised_features(Tensor(same)).value()) == doctest::Approx(1));
   CHECK(std::abs(mean_similarity(normalised_features(Tensor(random_normal({200, 40}, Philox(2)))).value())) <
         0.05);

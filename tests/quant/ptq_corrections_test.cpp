@@ -57,6 +57,69 @@ TEST_CASE("equalisation changes no result and makes the ranges of neighbours ali
   }
 }
 
+TEST_CASE("equalisation gives the two sides of a channel the same range, behind batch norms, too") {
+  // Largest |w| of each channel between two layers: of the first one's rows and of the second one's columns.
+  const auto ranges = [](nn::Model& model, const std::string& layer, bool rows) {
+    const nn::State state = model.state();
+    const Array& w = state.at(layer + ".weight");
+    const int64_t channels = rows ? w.dim(0) : w.shape().back();
+    std::vector<double> largest(static_cast<size_t>(channels));
+    for (int64_t i = 0; i < w.size(); ++i) {
+      double& r = largest[static_cast<size_t>(rows ? i / (w.size() / channels) : i % channels)];
+      r = std::max<double>(r, std::abs(w.data<float>()[i]));
+    }
+    return largest;
+  };
+  const auto worst_ratio = [&](nn::Model& model, const std::string& block) {
+    const std::vector<double> first = ranges(model, block + ".conv1", true),
+                              second = ranges(model, block + ".conv2", false);
+    double worst = 1;
+    for (size_t c = 0; c < first.size(); ++c)
+      worst = std::max({worst, first[c] / second[c], second[c] / first[c]});
+    return worst;
+  };
+  const auto model = small_network();
+  for (const nn::NamedTensor& p : model->parameters()) {  // uneven rows, uneven and negative gammas
+    Array value = p.tensor.value();
+    if (p.name.ends_with("conv1.weight"))
+      for (int64_t i = 0; i < value.size(); ++i)
+        value.data<float>()[i] *= std::exp2(static_cast<float>(i / (value.size() / value.dim(0)) % 5) - 2);
+    if (p.name.ends_with("bn1.weight"))
+      for (int64_t c = 0; c < value.size(); ++c)
+        value.data<float>()[c] = (c % 2 ? -1 : 1) * (0.05f + 0.4f * static_cast<float>(c % 4));
+  }
+  for (const nn::NamedModule& m : model->modules())
+    if (auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module)) {
+      norm->running_mean.assign(random_normal(norm->running_mean.shape(), Philox(5), 0.2));
+      norm->running_var.assign(random_uniform(norm->running_var.shape(), Philox(6), 0.2, 3));
+    }
+  // Statistics of what reaches the norms scale with the weights before them, so that var / mean^2 stays.
+  const auto relative_variances = [&] {
+    std::vector<double> all;
+    for (const nn::NamedModule& m : model->modules())
+      if (const auto* norm = dynamic_cast<nn::BatchNorm2d*>(m.module))
+        for (int64_t c = 0; c < norm->running_var.size(); ++c)
+          all.push_back(std::log(norm->running_var.data<float>()[c] /
+                                 std::pow(norm->running_mean.data<float>()[c], 2)));
+    return Array::of<double>(all);
+  };
+  const Array variances = relative_variances();
+  const Array images = some_images(*model, 4), before = logits_of(*model, images);
+  for (const char* block : {"layer1.0", "layer2.0", "layer3.0"}) CHECK(worst_ratio(*model, block) > 3);
+  CHECK(equalise(*model, images).change < 1e-4);
+  for (const char* block : {"layer1.0", "layer2.0", "layer3.0"})
+    CHECK(worst_ratio(*model, block) == doctest::Approx(1).epsilon(1e-3));
+  CHECK(difference(logits_of(*model, images), before) < 1e-3);
+  CHECK(difference(relative_variances(), variances) < 1e-3);
+  // What is equal stays as it is.
+  const nn::State once = nn::clone(model->state());
+  CHECK(equalise(*model, images).change < 1e-4);
+  for (const auto& [name, array] : model->state()) {
+    CAPTURE(name);
+    CHECK(difference(array, once.at(name)) < 1e-3);
+  }
+}
+
 TEST_CASE("bias correction takes the mean error away") {
   const auto model = small_network(), floats = small_network();
   const Array images = some_images(*model, 64), expected = logits_of(*floats, images);
@@ -94,6 +157,8 @@ TEST_CASE(
     after += std::pow(corrected.data<float>()[i], 2);
   }
   CHECK(after < 0.97 * before);
+  const FeatureCache narrow(cast(features, DType::bf16));
+  CHECK(correct_distribution(*model, 1, narrow, {.steps = 0}).rows().dtype() == DType::bf16);
   const FeatureCache last(random_normal({2, 2, 2, 32}, Philox(2)));  // the head has no batch norm
   CHECK(correct_distribution(*model, model->head(), last, {}).images() == 0);
 }
