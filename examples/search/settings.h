@@ -11,7 +11,7 @@ struct Settings {
   CommonOptions common;
   TaskOptions task;
   TrainingOptions training{.epochs = 8, .lr = 0.02, .weight_decay = 1e-4, .warmup = 0.5};
-  QuantizationOptions policy{.quantizer = "lsq"};  // how the policy that comes out quantizes
+  QuantizationOptions policy{.quantizer = "lsq:init=mse"};  // how the policy that comes out quantizes
   std::string method = "gmpq", bops, w_bits = "2,3,4,6", a_bits = "2,3,4,6", importance = "softmax", teachers,
               describe, exponent = "linear", explain = "own";
   bool scratch = false, search_ends = false, keep_empty = false;

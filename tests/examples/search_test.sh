@@ -20,6 +20,8 @@ assert result["cost"]["bops_inner"] == result["search"]["bops"]
 assert -1 <= result["attribution"]["spearman"] <= 1
 policy = json.load(open(sys.argv[1] + "/policy.json"))
 assert policy["layers"]["conv1"]["w_bits"] == 8
+quantizers = [p["quantizer"] for kind in ("layers", "tensors") for p in policy[kind].values()]
+assert set(quantizers) == {"lsq:init=mse"}, quantizers
 inner = [p for name, p in policy["layers"].items() if name not in ("conv1", "linear")]
 assert len(inner) == 6 and all(p["w_bits"] in (2, 3, 4, 6) and p["a_bits"] in (2, 3, 4, 6) for p in inner)
 def of(group, name):
