@@ -58,6 +58,24 @@ check 'is edmips, and with it attribution changes what is learned' \
 check 'other options: Gumbel noise, an inner block, top-k, classes, rules, random weights' \
   search --epochs 1 --importance gumbel --block layer2.0 --top-k 20 --explain label --exponent reciprocal --scratch \
   --keep-empty --search-ends --quantizer dsq --curve-points 0 --share 0.5 --teachers float/model.safetensors --out others
+check 'with the ends searched, the budget is that of all layers' python3 - <<'PYTHON'
+import json
+result = json.load(open("others/result.json"))
+assert result["search"]["bops"] == result["cost"]["bops"] > result["cost"]["bops_inner"]
+PYTHON
+# At 8 bits without training a policy looks where --init does; where that is also the reference, both errors are one.
+search8() {
+  "$build/examples/search" "${common[@]}" --init float/model.safetensors --bops 755M --w-candidates 8 --a-candidates 8 \
+    --method uniform --figures 64 --references float/model.safetensors "$@"
+}
+check 'the rank error against references' search8 --out eight_bits
+check 'and of pictures that a reference sees in its own normalisation' search8 --norm imagenet --out eight_bits_other
+check 'is that against --init where these are one, and not where pictures differ' python3 - <<'PYTHON'
+import json
+same, other = (json.load(open(f"{run}/result.json"))["attribution"] for run in ("eight_bits", "eight_bits_other"))
+assert same["references"]["rank_error"] == same["rank_error"], same
+assert other["references"]["rank_error"] > other["rank_error"] + 0.01, other
+PYTHON
 check 'a quantizer for ends and skips of 8 bits' \
   search --method uniform --quantizer dorefa --eight-bit-quantizer lsq --out eight
 check 'goes to them alone' python3 - <<'PYTHON'

@@ -408,7 +408,7 @@ TEST_CASE("P15: the teacher is left as it is, in whatever mode, and classes are 
   for (const auto& [name, array] : teacher->state()) before[name] = array.to_vector();
   std::vector<double> losses;
   for (const char* explained : {"own", "teacher", "label"}) {
-    const Risk risk = generalisation_risk(*model, *supernet, {teacher.get()}, images, labels,
+    const Risk risk = generalisation_risk(*model, *supernet, nn::explainer_of(*teacher), images, labels,
                                           {.explained = parse_explained_class(explained)}, true);
     CHECK(risk.imitation.item() > 0);
     CHECK(std::abs(risk.agreement) <= 1);
@@ -419,14 +419,15 @@ TEST_CASE("P15: the teacher is left as it is, in whatever mode, and classes are 
   CHECK(teacher->training());
   CHECK(model->training());
   // Two equal teachers are one.
-  const auto risk_of = [&](const std::vector<nn::Model*>& teachers) {
-    return generalisation_risk(*model, *supernet, teachers, images, labels,
+  const nn::Explainer one = nn::explainer_of(*teacher);
+  const auto risk_of = [&](const nn::Explainer& explainer) {
+    return generalisation_risk(*model, *supernet, explainer, images, labels,
                                r_gmpq({.explained = ExplainedClass::label}));
   };
-  CHECK(risk_of({teacher.get(), teacher.get()}).imitation.item() ==
-        doctest::Approx(risk_of({teacher.get()}).imitation.item()).epsilon(1e-4));
-  CHECK(risk_of({teacher.get()}).exponent > 1);
-  CHECK_THROWS_AS(risk_of({}), argument_error);
+  CHECK(risk_of(nn::mean_of({one, one})).imitation.item() ==
+        doctest::Approx(risk_of(one).imitation.item()).epsilon(1e-4));
+  CHECK(risk_of(one).exponent > 1);
+  CHECK_THROWS_AS(nn::mean_of({}), argument_error);
 }
 
 TEST_CASE("several teachers explain one class, the top class of the first") {
@@ -452,7 +453,7 @@ TEST_CASE("several teachers explain one class, the top class of the first") {
   };
   for (const ExplainedClass explained : {ExplainedClass::own, ExplainedClass::teacher}) {
     const Risk risk = generalisation_risk(
-        *model, *supernet, {first.get(), second.get()}, images, labels,
+        *model, *supernet, nn::mean_of({nn::explainer_of(*first), nn::explainer_of(*second)}), images, labels,
         {.explained = explained, .capacity = {.rule = CapacityRule::constant, .constant = 3}});
     CHECK(risk.imitation.item() == doctest::Approx(imitation(explained, true)).epsilon(1e-4));
     CHECK(risk.imitation.item() != doctest::Approx(imitation(explained, false)).epsilon(1e-3));
@@ -473,7 +474,7 @@ TEST_CASE("an image without support is counted") {
     weight.assign(values);
   };
   const auto empty = [&] {
-    return generalisation_risk(*model, *supernet, {teacher.get()}, images, labels,
+    return generalisation_risk(*model, *supernet, nn::explainer_of(*teacher), images, labels,
                                {.explained = ExplainedClass::label})
         .empty;
   };
