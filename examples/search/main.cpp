@@ -215,12 +215,25 @@ class Search {
     run_.metrics(line);
   }
 
+  // Statistics of batch norms from some batches that no step of the search sees.
+  void fit_batch_norms() {
+    data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
+    loader.start(s_.training.epochs);
+    data::Batch batch;
+    int left = 8;
+    nn::reestimate_batch_norms(*task_.model,
+                               [&] { return left-- > 0 && loader.next(batch) ? batch.images : Array(); });
+  }
+
   // Returns the seconds that it took.
   double train() {
     check(s_.training.mixup == 0 && s_.training.cutmix == 0,
           "--mixup and --cutmix: a mixed picture has no class to explain, expected both 0");
     check(s_.training.epochs > 0, "--epochs 0: a search needs at least one");
-    if (s_.scratch) nn::initialise(*task_.model, s_.common.seed);
+    if (s_.scratch) {
+      nn::initialise(*task_.model, s_.common.seed);
+      fit_batch_norms();  // ranges start from what layers get in training
+    }
     supernet_ = quant::attach_supernet(*task_.model, space_, {s_.policy.quantizer, s_.policy.granularity});
     calibrate(*task_.model, task_, s_.common.seed);
     data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
@@ -368,12 +381,7 @@ class Search {
         site->soften({});
       }
     }
-    data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
-    loader.start(s_.training.epochs);
-    data::Batch batch;
-    int left = 8;
-    nn::reestimate_batch_norms(*task_.model,
-                               [&] { return left-- > 0 && loader.next(batch) ? batch.images : Array(); });
+    fit_batch_norms();
   }
 
   Curve trade_off() {
