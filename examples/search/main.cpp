@@ -273,10 +273,13 @@ class Search {
 
   // Whatever the value of a resumed run depends on.
   std::map<std::string, std::string> notes() const {
-    std::map<std::string, std::string> notes;
+    std::map<std::string, std::string> notes = {
+        {"activation", nn::to_string(task_.info.options.style.activation)},
+        {"normalisation", task_.info.notes.at("normalisation")}};
     for (const char* name : {"model",
                              "dataset",
                              "init",
+                             "import",
                              "method",
                              "bops",
                              "w-candidates",

@@ -95,6 +95,8 @@ wait $!
 check 'Ctrl-C stops with code 130 or after the end' [ $? -eq 130 -o -s stopped/result.json ]
 check '--resume goes on' search --method gmpq --epochs 2 --dtype bf16 --curve-points 3 --resume --out stopped
 check 'and ends in the same bits' cmp stopped/search.ckpt again/search.ckpt
+refused 'a resumed search on pictures of another normalisation' 'normalisation' \
+  search --method gmpq --epochs 2 --dtype bf16 --curve-points 3 --norm imagenet --resume --out stopped
 check 'and counts the time of both processes' python3 - <<'PYTHON'
 import json
 epochs = [m["seconds"] for m in map(json.loads, open("stopped/metrics.jsonl")) if "seconds" in m]
