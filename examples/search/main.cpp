@@ -536,9 +536,9 @@ class Search {
     std::cout << policy_table(*float_, policy).text() << "\n"
               << s_.title() << ": " << quant::in_giga(static_cast<double>(own)) << " BOPs of "
               << quant::in_giga(static_cast<double>(budget_bops_))
-              << " (all layers but the first and the last), mean bits " << fixed(mean.w, 2)
-              << " of weights and " << fixed(mean.a, 2) << " of activations, found in "
-              << duration(60 * minutes) << "\n"
+              << (s_.search_ends ? " (all layers)" : " (all layers but the first and the last)")
+              << ", mean bits " << fixed(mean.w, 2) << " of weights and " << fixed(mean.a, 2)
+              << " of activations, found in " << duration(60 * minutes) << "\n"
               << (decision_.empty() ? "" : decision_ + "\n") << looks << "\nsee " << run_.file("policy.json")
               << " and " << run_.file("report.html") << "\n";
   }
