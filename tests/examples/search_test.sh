@@ -55,6 +55,7 @@ PYTHON
 check 'gmpq without weight' search --method gmpq --attribution 0 --epochs 2 --dtype bf16 --curve-points 0 --out weightless
 check 'is edmips, and with it attribution changes what is learned' \
   [ "$(learned weightless)" = "$(learned edmips)" -a "$(learned gmpq)" != "$(learned edmips)" -a -n "$(learned gmpq)" ]
+check 'R-GMPQ learns something else' [ "$(learned r-gmpq)" != "$(learned gmpq)" -a -n "$(learned r-gmpq)" ]
 check 'other options: Gumbel noise, an inner block, top-k, classes, rules, random weights' \
   search --epochs 1 --importance gumbel --block layer2.0 --top-k 20 --explain label --exponent reciprocal --scratch \
   --keep-empty --search-ends --quantizer dsq --curve-points 0 --share 0.5 --teachers float/model.safetensors --out others
