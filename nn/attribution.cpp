@@ -79,6 +79,28 @@ Attribution attribute(Model& model, const Tensor& images, size_t blocks, const s
   return result;
 }
 
+Explainer explainer_of(Model& model) {
+  return [&model](const Tensor& images, const std::string& block, const std::vector<int32_t>& classes) {
+    const Evaluation evaluation(model);
+    return attribute(model, images, blocks_until(model, block), classes);
+  };
+}
+
+Explainer mean_of(std::vector<Explainer> explainers) {
+  check(!explainers.empty(),
+        "[attribution] got nothing to take the mean map of, expected at least one network");
+  return [all = std::move(explainers)](const Tensor& images, const std::string& block,
+                                       const std::vector<int32_t>& classes) {
+    const NoGrad no_grad;
+    Attribution mean = all[0](images, block, classes);
+    Tensor total = scaled_to_one(mean.map.value());
+    for (size_t i = 1; i < all.size(); ++i)
+      total = total + Tensor(scaled_to_one(all[i](images, block, mean.classes).map.value()));
+    mean.map = total / static_cast<double>(all.size());
+    return mean;
+  };
+}
+
 Array attribution_map(Model& model, const Array& images) {
   const Evaluation evaluation(model);
   return scaled_to_one(attribute(model, images, model.head()).map.value());

@@ -1,6 +1,7 @@
 // Where a network looks.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "model.h"
@@ -38,6 +39,17 @@ struct Attribution {
 /// tape, differentiable by the parameters; without it they are constants.
 Attribution attribute(Model& model, const Tensor& images, size_t blocks,
                       const std::vector<int32_t>& classes = {}, bool create_graph = false);
+
+/// Whatever explains images (n, h, w, c): as attribute() does without create_graph, at the features after
+/// `block`, named as in blocks_until().
+using Explainer = std::function<Attribution(const Tensor& images, const std::string& block,
+                                            const std::vector<int32_t>& classes)>;
+/// A network that outlives it, in evaluation mode.
+Explainer explainer_of(Model& model);
+/// The mean of several maps, each scaled to a largest value of 1, of one class: the given one, or else the
+/// first one's top class, since a mean over maps of different classes would explain none. Logits are those of
+/// the first. Throws argument_error if there is none.
+Explainer mean_of(std::vector<Explainer> explainers);
 
 /// Grad-CAM of the model's own top class at its last feature map, in evaluation mode; (n, h, w), each map
 /// scaled to a largest value of 1 (0 where nothing supports the class).

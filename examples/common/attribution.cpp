@@ -26,16 +26,24 @@ std::string AttributionFigures::str() const {
               ", mismatch of input gradients ", fixed(input_gradient_mismatch, 3), ".");
 }
 
+namespace {
+
+data::Loader loader_of_some(const Task& task, int64_t count) {
+  const data::Dataset some = some_of(task.test, count);
+  return {some, task.test_transform(), {.batch = std::min<int64_t>(100, std::max<int64_t>(1, some.size()))}};
+}
+
+void append(std::vector<double>& all, const std::vector<double>& more) {
+  all.insert(all.end(), more.begin(), more.end());
+}
+
+}  // namespace
+
 AttributionFigures measure_attribution(nn::Model& quantized, nn::Model& in_floats, const Task& task,
                                        int64_t count) {
-  const data::Dataset some = some_of(task.test, count);
   std::vector<double> correlations, errors, entropies, float_entropies, mismatches;
-  data::Loader loader(some, task.test_transform(),
-                      {.batch = std::min<int64_t>(100, std::max<int64_t>(1, some.size()))});
+  data::Loader loader = loader_of_some(task, count);
   AttributionFigures figures;
-  const auto append = [](std::vector<double>& all, const std::vector<double>& more) {
-    all.insert(all.end(), more.begin(), more.end());
-  };
   for (const data::Batch& batch : loader.epoch(0)) {
     const Array own = nn::attribution_map(quantized, batch.images),
                 expected = nn::attribution_map(in_floats, batch.images);
@@ -56,6 +64,15 @@ AttributionFigures measure_attribution(nn::Model& quantized, nn::Model& in_float
   figures.float_entropy = nn::mean_of_numbers(float_entropies);
   figures.input_gradient_mismatch = nn::mean_of_numbers(mismatches);
   return figures;
+}
+
+double rank_error_to(const nn::Explainer& reference, nn::Model& quantized, const Task& task, int64_t count) {
+  std::vector<double> errors;
+  data::Loader loader = loader_of_some(task, count);
+  for (const data::Batch& batch : loader.epoch(0))
+    append(errors, nn::rank_errors(nn::attribution_map(quantized, batch.images),
+                                   reference(batch.images, "", {}).map.value()));
+  return nn::mean_of_numbers(errors);
 }
 
 Array show_attribution(Report& report, nn::Model& quantized, nn::Model& in_floats, const Task& task,

@@ -25,6 +25,10 @@ struct AttributionFigures {
 AttributionFigures measure_attribution(nn::Model& quantized, nn::Model& in_floats, const Task& task,
                                        int64_t count);
 
+/// Mean rank error of the maps of a network, of its own top classes, against those of `reference`, on `count`
+/// test pictures, evenly spread (R-GMPQ, appendix I).
+double rank_error_to(const nn::Explainer& reference, nn::Model& quantized, const Task& task, int64_t count);
+
 /// Test pictures, where the float network looks, and where the quantized one: rows of a page, and a sheet for
 /// a file.
 Array show_attribution(Report& report, nn::Model& quantized, nn::Model& in_floats, const Task& task,

@@ -11,6 +11,7 @@
 #include "../../quant/integer/reference.h"
 #include "../../quant/integer/session.h"
 #include "../../quant/lower.h"
+#include "../../quant/search/space.h"
 #include "../../quant/sites.h"
 #include "progress.h"
 #include "statistics.h"
@@ -161,6 +162,7 @@ std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& po
   run.result().set("cost.params", model.parameter_count());
   run.result().set("cost.macs", quant::total_macs(cost));
   run.result().set("cost.bops", quant::total_bops(cost));
+  run.result().set("cost.bops_inner", quant::account(model, policy).quantized);
   return cost;
 }
 

@@ -61,7 +61,8 @@ Agreement compare(const quant::integer::Model& lowered, nn::Model& model, const 
                   const data::Transform& transform, const std::function<Tensor(const Tensor&)>& forward = {});
 
 /// Writes model.safetensors, which says its accuracy and its policy, and policy.json to the folder of the
-/// run, and cost.params, .macs and .bops to its result; returns what the layers cost.
+/// run, and cost.params, .macs, .bops (all layers) and .bops_inner (without the first and the last) to its
+/// result; returns what the layers cost.
 std::vector<quant::LayerCost> save_quantized(Task& task, const quant::Policy& policy, const Evaluated& fake,
                                              RunDirectory& run);
 

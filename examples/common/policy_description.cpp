@@ -51,7 +51,8 @@ Table accounting_table(const quant::Accounting& a, const std::string& name) {
     table.row({what, quant::in_giga(value), quant::in_giga(value, /*binary=*/true)});
   };
   add("MACs", static_cast<double>(a.macs));
-  add("BOPs, all but the first and last layer (--bops)", static_cast<double>(a.quantized));
+  add("BOPs, all but the first and last layer (--bops without --search-ends)",
+      static_cast<double>(a.quantized));
   add("BOPs, these two with 8 x 8 bits", static_cast<double>(a.with_8bit_ends));
   add("BOPs, these two with 32 x 32 bits", static_cast<double>(a.with_float_ends));
   add("BOPs, these two with the mean bits of the others", static_cast<double>(a.all_alike));

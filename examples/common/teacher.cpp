@@ -33,11 +33,20 @@ Teacher Teacher::load(const std::string& path, const data::Normalisation& studen
           noted == info.notes.end() ? students : data::Normalisation::named(noted->second), students};
 }
 
+Tensor Teacher::own(const Tensor& images) const {
+  if (!converts_) return images;
+  const NoGrad no_grad;
+  return cast(cast(images, DType::f32) * factor_ + offset_, images.dtype());
+}
+
 Tensor Teacher::operator()(const Tensor& images) const {
   const NoGrad no_grad;
-  if (!converts_) return cast((*network_)(images), DType::f32);
-  const Tensor own = cast(images, DType::f32) * factor_ + offset_;
-  return cast((*network_)(cast(own, images.dtype())), DType::f32);
+  return cast((*network_)(own(images)), DType::f32);
+}
+
+nn::Attribution Teacher::explain(const Tensor& images, const std::string& block,
+                                 const std::vector<int32_t>& classes) const {
+  return nn::explainer_of(*network_)(own(images), block, classes);
 }
 
 Tensor distilled(const Tensor& loss, const Tensor& student, const Tensor& teacher, double share,

@@ -1,4 +1,4 @@
-// Distillation: a network that another one learns from.
+// A network that another one learns from, by its logits (distillation) or by where it looks.
 #pragma once
 
 #include <memory>
@@ -6,11 +6,12 @@
 
 #include "../../autograd/tensor.h"
 #include "../../data/transforms.h"
+#include "../../nn/attribution.h"
 #include "../../nn/model.h"
 
 namespace stairgrad::examples {
 
-/// A trained network that says what it makes of the student's pictures.
+/// A trained network that says what it makes of the student's pictures, in evaluation mode.
 class Teacher {
  public:
   /// It was trained on pictures normalised as `own`; it will get those of a student, normalised as
@@ -22,8 +23,14 @@ class Teacher {
 
   /// Its logits (n, classes), f32, for the student's images (n, h, w, c). Records nothing.
   Tensor operator()(const Tensor& images) const;
+  /// Where it looks on these images: an nn::Explainer.
+  nn::Attribution explain(const Tensor& images, const std::string& block,
+                          const std::vector<int32_t>& classes) const;
 
  private:
+  // The student's images as it knows pictures.
+  Tensor own(const Tensor& images) const;
+
   std::unique_ptr<nn::Model> network_;
   bool converts_;
   Tensor factor_, offset_;  // of each channel, from the student's normalisation to its own

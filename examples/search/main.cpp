@@ -31,6 +31,7 @@
 #include "../common/progress.h"
 #include "../common/quantization.h"
 #include "../common/task.h"
+#include "../common/teacher.h"
 #include "settings.h"
 
 using namespace stairgrad;
@@ -90,6 +91,8 @@ class Search {
     run_.describe("search", s_.values, s_.common.seed);
     if (s_.share < 1) keep_share();
     float_ = copy_of_model();
+    teacher_ = s_.teachers.empty() ? nn::explainer_of(*float_) : explainer_of("--teachers", s_.teachers);
+    if (!s_.references.empty()) references_ = explainer_of("--references", s_.references);
   }
 
   void go() {
@@ -130,21 +133,24 @@ class Search {
         quant::parse_skip(s_.policy.skip), quant::parse_ends(s_.policy.ends), s_.policy.eight_bit_quantizer);
   }
 
-  // --- the search by gradients ---
-
-  std::vector<std::unique_ptr<nn::Model>> load_teachers() const {
-    std::vector<std::unique_ptr<nn::Model>> all;
-    for (const std::string& file : split(s_.teachers)) {
+  // The mean map of the networks in these files.
+  nn::Explainer explainer_of(const std::string& option, const std::string& files) const {
+    std::vector<nn::Explainer> all;
+    for (const std::string& file : split(files)) {
       const std::string path = data::find_file(file, s_.common.data);
-      all.push_back(nn::load_model(path));
       const int64_t classes = nn::read_model_info(path).options.classes;
-      check(classes == task_.info.options.classes, "--teachers ", file, ": got a network for ", classes,
+      check(classes == task_.info.options.classes, option, ' ', file, ": got a network for ", classes,
             " classes, expected ", task_.info.options.classes);
+      const auto teacher = std::make_shared<const Teacher>(Teacher::load(path, task_.normalisation));
+      all.push_back(
+          [teacher](const Tensor& images, const std::string& block, const std::vector<int32_t>& classes) {
+            return teacher->explain(images, block, classes);
+          });
     }
-    if (all.empty()) all.push_back(copy_of_model());
-    for (const auto& teacher : all) teacher->eval();
-    return all;
+    return nn::mean_of(std::move(all));
   }
+
+  // --- the search by gradients ---
 
   // Shares without noise are those that cost, choice and evaluation go by.
   void soften(bool noise) {
@@ -162,7 +168,7 @@ class Search {
     Tensor logits, imitation;
     if (s_.attribution > 0) {
       const bool measure = static_cast<int64_t>(steps_.item()) % every_ == 0;
-      const quant::Risk risk = quant::generalisation_risk(*task_.model, *supernet_, teachers_, images,
+      const quant::Risk risk = quant::generalisation_risk(*task_.model, *supernet_, teacher_, images,
                                                           batch.labels, s_.risk, measure);
       logits = risk.logits;
       imitation = risk.imitation * s_.attribution;
@@ -209,14 +215,25 @@ class Search {
     run_.metrics(line);
   }
 
+  // Statistics of batch norms from some batches that no step of the search sees.
+  void fit_batch_norms() {
+    data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
+    loader.start(s_.training.epochs);
+    data::Batch batch;
+    int left = 8;
+    nn::reestimate_batch_norms(*task_.model,
+                               [&] { return left-- > 0 && loader.next(batch) ? batch.images : Array(); });
+  }
+
   // Returns the seconds that it took.
   double train() {
     check(s_.training.mixup == 0 && s_.training.cutmix == 0,
           "--mixup and --cutmix: a mixed picture has no class to explain, expected both 0");
     check(s_.training.epochs > 0, "--epochs 0: a search needs at least one");
-    owned_ = load_teachers();
-    for (const auto& teacher : owned_) teachers_.push_back(teacher.get());
-    if (s_.scratch) nn::initialise(*task_.model, s_.common.seed);
+    if (s_.scratch) {
+      nn::initialise(*task_.model, s_.common.seed);
+      fit_batch_norms();  // ranges start from what layers get in training
+    }
     supernet_ = quant::attach_supernet(*task_.model, space_, {s_.policy.quantizer, s_.policy.granularity});
     calibrate(*task_.model, task_, s_.common.seed);
     data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
@@ -256,10 +273,13 @@ class Search {
 
   // Whatever the value of a resumed run depends on.
   std::map<std::string, std::string> notes() const {
-    std::map<std::string, std::string> notes;
+    std::map<std::string, std::string> notes = {
+        {"activation", nn::to_string(task_.info.options.style.activation)},
+        {"normalisation", task_.info.notes.at("normalisation")}};
     for (const char* name : {"model",
                              "dataset",
                              "init",
+                             "import",
                              "method",
                              "bops",
                              "w-candidates",
@@ -364,12 +384,7 @@ class Search {
         site->soften({});
       }
     }
-    data::Loader loader(task_.train, task_.training_transform(s_.training), loader_options(s_.training));
-    loader.start(s_.training.epochs);
-    data::Batch batch;
-    int left = 8;
-    nn::reestimate_batch_norms(*task_.model,
-                               [&] { return left-- > 0 && loader.next(batch) ? batch.images : Array(); });
+    fit_batch_norms();
   }
 
   Curve trade_off() {
@@ -507,19 +522,25 @@ class Search {
     }
     const AttributionFigures figures = measure_attribution(*task_.model, *float_, task_, s_.figures);
     figures.record(result);
+    std::string looks = figures.str();
+    if (references_) {
+      const double error = rank_error_to(references_, *task_.model, task_, s_.figures);
+      result.set("attribution.references.rank_error", error);
+      looks += text(" Rank error against the mean map of the references ", fixed(error, 3), ".");
+    }
     const Array sheet = show_attribution(report, *task_.model, *float_, task_);
-    report.paragraph(figures.str());
+    report.paragraph(looks);
     data::write_png(run_.file("attribution.png"), sheet);
     report.save(run_.file("report.html"));
     run_.finish();
     std::cout << policy_table(*float_, policy).text() << "\n"
               << s_.title() << ": " << quant::in_giga(static_cast<double>(own)) << " BOPs of "
               << quant::in_giga(static_cast<double>(budget_bops_))
-              << " (all layers but the first and the last), mean bits " << fixed(mean.w, 2)
-              << " of weights and " << fixed(mean.a, 2) << " of activations, found in "
-              << duration(60 * minutes) << "\n"
-              << (decision_.empty() ? "" : decision_ + "\n") << figures.str() << "\nsee "
-              << run_.file("policy.json") << " and " << run_.file("report.html") << "\n";
+              << (s_.search_ends ? " (all layers)" : " (all layers but the first and the last)")
+              << ", mean bits " << fixed(mean.w, 2) << " of weights and " << fixed(mean.a, 2)
+              << " of activations, found in " << duration(60 * minutes) << "\n"
+              << (decision_.empty() ? "" : decision_ + "\n") << looks << "\nsee " << run_.file("policy.json")
+              << " and " << run_.file("report.html") << "\n";
   }
 
   Settings s_;
@@ -529,8 +550,7 @@ class Search {
   int64_t budget_bops_;
   quant::Budget budget_;
   std::unique_ptr<nn::Model> float_;  // the network in floats, as it was at the start
-  std::vector<std::unique_ptr<nn::Model>> owned_;
-  std::vector<nn::Model*> teachers_;  // the same
+  nn::Explainer teacher_, references_;
   std::shared_ptr<quant::Supernet> supernet_;
   quant::BitChoice choice_;
   std::string decision_;

@@ -19,12 +19,13 @@ void Settings::parse(int argc, char** argv) {
       .one_of({"gmpq", "r-gmpq", "edmips", "hessian", "random", "uniform"});
   options.add("--bops", bops,
               "budget, such as 361M or 7.4G (1e9): MACs * bits of weights * bits of activations, over all "
-              "layers but the first and the last");
+              "layers but the first and the last; with --search-ends over all layers");
   options.add("--tolerance", tolerance, "percent of the budget that the policy may leave unused")
       .between(0.01, 50);
   options.add("--w-candidates", w_bits, "candidate bits of weights, 1 to 8, ascending");
   options.add("--a-candidates", a_bits, "candidate bits of activations");
-  options.add("--search-ends", search_ends, "search the first and the last layer, too");
+  options.add("--search-ends", search_ends,
+              "search the first and the last layer, too; the budget is then that of all");
   policy.add_to(options);
   task.add_to(options);
   options.add("--share", share, "search on so much of the training pictures, evenly spread")
@@ -34,6 +35,9 @@ void Settings::parse(int argc, char** argv) {
               "start from random weights, as the released code; --init is the teacher alone");
   options.add("--teachers", teachers,
               "model files with commas between, whose mean map is imitated (default: --init)");
+  options.add("--references", references,
+              "model files: the rank error of the policy's maps against their mean map is measured, too "
+              "(default: --teachers)");
   options.add("--importance", importance, "how logits become shares: softmax, or with Gumbel noise")
       .one_of({"softmax", "gumbel"});
   options.add("--importance-lr", importance_lr, "multiplies the learning rate of the logits").at_least(0);
@@ -86,6 +90,7 @@ void Settings::parse(int argc, char** argv) {
     risk.beta = r_gmpq.beta;
   }
   if (method == "edmips") attribution = 0;
+  if (references.empty()) references = teachers;
   check(policy.policy.empty(), "--policy: the policy is what comes out here; did you mean --describe?");
   if (describe.empty()) check_search();
   has_dataset = options.given("--dataset");

@@ -11,9 +11,9 @@ struct Settings {
   CommonOptions common;
   TaskOptions task;
   TrainingOptions training{.epochs = 8, .lr = 0.02, .weight_decay = 1e-4, .warmup = 0.5};
-  QuantizationOptions policy{.quantizer = "lsq"};  // how the policy that comes out quantizes
+  QuantizationOptions policy{.quantizer = "lsq:init=mse"};  // how the policy that comes out quantizes
   std::string method = "gmpq", bops, w_bits = "2,3,4,6", a_bits = "2,3,4,6", importance = "softmax", teachers,
-              describe, exponent = "linear", explain = "own";
+              references, describe, exponent = "linear", explain = "own";
   bool scratch = false, search_ends = false, keep_empty = false;
   double importance_lr = 10, temperature = 1, last_temperature = 0.1, tolerance = 3, stiffness = 5,
          rate = 0.02, attribution = 40, share = 1;

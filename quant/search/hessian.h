@@ -8,7 +8,7 @@
 namespace stairgrad::quant {
 
 struct HessianOptions {
-  std::string quantizer = "lsq";  ///< whose error is weighed
+  std::string quantizer = "lsq:init=mse";  ///< whose error is weighed
   std::string granularity = "layer";
   int probes = 8;  ///< random vectors of Hutchinson's estimator for each batch
   uint64_t seed = 0;

@@ -66,25 +66,16 @@ RiskOptions r_gmpq(RiskOptions options) {
   return options;
 }
 
-Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const std::vector<nn::Model*>& teachers,
+Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const nn::Explainer& teacher,
                          const Tensor& images, const Array& labels, const RiskOptions& o,
                          bool measure_agreement) {
-  check(!teachers.empty(), "[risk] got no teacher to imitate, expected at least one");
   const size_t blocks = nn::blocks_until(model, o.block);
-  std::vector<int32_t> classes;  // that the teachers explain: those of the first, unless they are given
+  std::vector<int32_t> classes;
   if (o.explained == ExplainedClass::label)
     classes.assign(labels.data<int32_t>(), labels.data<int32_t>() + labels.size());
-  Array target;
-  for (nn::Model* teacher : teachers) {
-    const nn::Evaluation evaluation(*teacher);
-    const nn::Attribution seen =
-        nn::attribute(*teacher, images.detach(), nn::blocks_until(*teacher, o.block), classes);
-    classes = seen.classes;
-    const NoGrad no_grad;
-    const Tensor scaled = nn::scaled_to_one(seen.map.value());
-    target = target.has_value() ? (Tensor(target) + scaled).value() : scaled.value();
-  }
-  if (o.explained == ExplainedClass::own) classes.clear();
+  const nn::Attribution seen = teacher(images.detach(), o.block, classes);
+  Array target = seen.map.value();
+  if (o.explained == ExplainedClass::teacher) classes = seen.classes;
   const nn::Attribution own = nn::attribute(model, images, blocks, classes, /*create_graph=*/true);
   Risk risk;
   risk.logits = cast(own.logits, DType::f32);

@@ -37,8 +37,8 @@ std::vector<double> hardness_exponents(double p, const std::vector<double>& loss
 
 /// Which class the maps explain.
 enum class ExplainedClass {
-  own,      ///< each side its own top class, the first teacher's for all teachers: the released code
-  teacher,  ///< both sides the first teacher's
+  own,      ///< each side its own top class: the released code
+  teacher,  ///< both sides the teacher's
   label
 };
 ExplainedClass parse_explained_class(const std::string& name);
@@ -56,7 +56,7 @@ struct RiskOptions {
 /// What R-GMPQ adds, in our reading: partition with 3 levels, beta 0.25.
 RiskOptions r_gmpq(RiskOptions options);
 
-/// A batch as the supernet and its teachers see it.
+/// A batch as the supernet and its teacher see it.
 struct Risk {
   Tensor logits;         ///< of the supernet, f32
   Tensor imitation;      ///< scalar: nn::imitate()
@@ -65,11 +65,10 @@ struct Risk {
   double agreement = 0;  ///< mean Spearman correlation of the two maps, if it was asked for
 };
 
-/// Runs supernet and teachers on a batch (n, h, w, c) with labels s32 (n). Several teachers are imitated in
-/// the mean of their maps, each scaled to one (appendix I), of one class: the label, or the first one's top
-/// class, since a mean over maps of different classes would explain none. Teachers are put
-/// into evaluation mode: the released code lets them go on learning statistics.
-Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const std::vector<nn::Model*>& teachers,
+/// Runs the supernet and its teacher on a batch (n, h, w, c) with labels s32 (n). nn::explainer_of() a
+/// network keeps that in evaluation mode, where the released code lets it go on learning statistics;
+/// nn::mean_of() makes several one (appendix I).
+Risk generalisation_risk(nn::Model& model, const Supernet& supernet, const nn::Explainer& teacher,
                          const Tensor& images, const Array& labels, const RiskOptions& options,
                          bool measure_agreement = false);
 

@@ -69,7 +69,7 @@ class SearchSpace {
 struct Accounting {
   int64_t macs = 0;             ///< of all layers
   int64_t bops = 0;             ///< of all layers at the policy's bits, 32 for floats
-  int64_t quantized = 0;        ///< BOPs of all layers but the first and the last: what --bops means here
+  int64_t quantized = 0;        ///< BOPs of all layers but the first and the last
   int64_t with_8bit_ends = 0;   ///< and these two with 8 x 8 bits
   int64_t with_float_ends = 0;  ///< or with 32 x 32
   int64_t all_alike =

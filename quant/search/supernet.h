@@ -10,8 +10,8 @@
 namespace stairgrad::quant {
 
 struct SupernetOptions {
-  std::string quantizer = "lsq";      ///< of the catalogue
-  std::string granularity = "layer";  ///< of the weights: "layer" or "channel"
+  std::string quantizer = "lsq:init=mse";  ///< of the catalogue
+  std::string granularity = "layer";       ///< of the weights: "layer" or "channel"
 };
 
 /// The mixed quantizers of a model, for weights and input of each layer of a search space. Weights are shared

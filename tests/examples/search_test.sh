@@ -20,6 +20,8 @@ assert result["cost"]["bops_inner"] == result["search"]["bops"]
 assert -1 <= result["attribution"]["spearman"] <= 1
 policy = json.load(open(sys.argv[1] + "/policy.json"))
 assert policy["layers"]["conv1"]["w_bits"] == 8
+quantizers = [p["quantizer"] for kind in ("layers", "tensors") for p in policy[kind].values()]
+assert set(quantizers) == {"lsq:init=mse"}, quantizers
 inner = [p for name, p in policy["layers"].items() if name not in ("conv1", "linear")]
 assert len(inner) == 6 and all(p["w_bits"] in (2, 3, 4, 6) and p["a_bits"] in (2, 3, 4, 6) for p in inner)
 def of(group, name):
@@ -53,9 +55,28 @@ PYTHON
 check 'gmpq without weight' search --method gmpq --attribution 0 --epochs 2 --dtype bf16 --curve-points 0 --out weightless
 check 'is edmips, and with it attribution changes what is learned' \
   [ "$(learned weightless)" = "$(learned edmips)" -a "$(learned gmpq)" != "$(learned edmips)" -a -n "$(learned gmpq)" ]
+check 'R-GMPQ learns something else' [ "$(learned r-gmpq)" != "$(learned gmpq)" -a -n "$(learned r-gmpq)" ]
 check 'other options: Gumbel noise, an inner block, top-k, classes, rules, random weights' \
   search --epochs 1 --importance gumbel --block layer2.0 --top-k 20 --explain label --exponent reciprocal --scratch \
   --keep-empty --search-ends --quantizer dsq --curve-points 0 --share 0.5 --teachers float/model.safetensors --out others
+check 'with the ends searched, the budget is that of all layers' python3 - <<'PYTHON'
+import json
+result = json.load(open("others/result.json"))
+assert result["search"]["bops"] == result["cost"]["bops"] > result["cost"]["bops_inner"]
+PYTHON
+# At 8 bits without training a policy looks where --init does; where that is also the reference, both errors are one.
+search8() {
+  "$build/examples/search" "${common[@]}" --init float/model.safetensors --bops 755M --w-candidates 8 --a-candidates 8 \
+    --method uniform --figures 64 --references float/model.safetensors "$@"
+}
+check 'the rank error against references' search8 --out eight_bits
+check 'and of pictures that a reference sees in its own normalisation' search8 --norm imagenet --out eight_bits_other
+check 'is that against --init where these are one, and not where pictures differ' python3 - <<'PYTHON'
+import json
+same, other = (json.load(open(f"{run}/result.json"))["attribution"] for run in ("eight_bits", "eight_bits_other"))
+assert same["references"]["rank_error"] == same["rank_error"], same
+assert other["references"]["rank_error"] > other["rank_error"] + 0.01, other
+PYTHON
 check 'a quantizer for ends and skips of 8 bits' \
   search --method uniform --quantizer dorefa --eight-bit-quantizer lsq --out eight
 check 'goes to them alone' python3 - <<'PYTHON'
@@ -82,6 +103,8 @@ result = json.load(open("stopped/result.json"))
 assert len(epochs) == 2 and abs(result["seconds"]["search"] - sum(epochs)) < 1e-6
 assert abs(result["search"]["minutes"] - sum(epochs) / 60) < 1e-6
 PYTHON
+refused 'a resumed search on pictures of another normalisation' 'normalisation' \
+  search --method gmpq --epochs 2 --dtype bf16 --curve-points 3 --norm imagenet --resume --out stopped
 
 check 'qat trains the policy and deploys it' "$build/examples/qat" "${common[@]}" --init float/model.safetensors \
   --policy gmpq/policy.json --epochs 1 --dtype bf16 --integer-forward --attribution 64 --out qat
@@ -92,7 +115,8 @@ assert result["agreement"]["codes_mismatched"] == 0
 assert -1 <= result["attribution"]["spearman"] <= 1
 policies = [json.load(open(f"{run}/policy.json")) for run in ("gmpq", "qat")]
 assert policies[0] == policies[1]
-assert result["cost"]["bops"] == json.load(open("gmpq/result.json"))["cost"]["bops"]
+searched = json.load(open("gmpq/result.json"))["cost"]
+assert all(result["cost"][name] == searched[name] for name in ("bops", "bops_inner"))
 PYTHON
 check 'ptq takes the policy and deploys it' "$build/examples/ptq" --model resnet8 --dataset synthetic --limit 256 \
   --init float/model.safetensors --method rtn --policy gmpq/policy.json --calib 64 --out ptq

@@ -75,6 +75,19 @@ TEST_CASE("a teacher sees the student's pictures in its own normalisation") {
   check_equal(Teacher::load(folder / "teacher", students)(batch(students)).value(), expected, 1e-3);
   CHECK(Teacher::load(folder / "teacher", own)(batch(own)).value().to_vector() == expected.to_vector());
   CHECK(Teacher::load(folder / "unknown", own)(batch(own)).value().to_vector() == expected.to_vector());
+  // And looks at them where it looks at its own: last and inner maps, of its own and of other classes.
+  for (const auto& [block, classes] :
+       {std::pair{"", std::vector<int32_t>()}, std::pair{"layer2.0", std::vector<int32_t>{2}}}) {
+    const nn::Attribution looks = Teacher::load(folder / "teacher", students)
+                                      .explain(batch(students), block, classes),
+                          wanted = nn::explainer_of(*network)(batch(own), block, classes);
+    CHECK(looks.classes == wanted.classes);
+    check_equal(looks.map.value(), wanted.map.value(), 1e-3);
+    CHECK(Teacher::load(folder / "unknown", students)
+              .explain(batch(students), block, classes)
+              .map.value()
+              .to_vector() != looks.map.value().to_vector());
+  }
   const Tensor narrow = Teacher::load(folder / "teacher", students)(cast(batch(students), DType::bf16));
   CHECK(narrow.dtype() == DType::f32);
   check_equal(narrow.value(), expected, 0.1);

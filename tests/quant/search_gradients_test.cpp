@@ -247,7 +247,9 @@ TEST_CASE(
     const RiskOptions options{
         .block = block, .explained = ExplainedClass::label, .capacity = {.rule = CapacityRule::constant}};
     const auto imitation = [&] {
-      return generalisation_risk(*model, *supernet, {teacher.get()}, batch, labels, options).imitation * 10;
+      return generalisation_risk(*model, *supernet, nn::explainer_of(*teacher), batch, labels, options)
+                 .imitation *
+             10;
     };
     const auto loss = [&] { return imitation() + budget.penalty(supernet->expected_bops()); };
     // Of the last searched layer's weights: further back, a step of a later quantizer may be crossed.

@@ -378,6 +378,8 @@ TEST_CASE("exponents: fewer bits concentrate, by each rule") {
   CHECK(at(CapacityRule::reciprocal, 2, 2) == doctest::Approx(6));
   CHECK(at(CapacityRule::reciprocal, 3, 3) == doctest::Approx(24.0 / 9));
   CHECK(at(CapacityRule::reciprocal, 4, 4) == doctest::Approx(1.5));
+  // The mean of reciprocals, not the reciprocal of means.
+  CHECK(capacity_exponent({.rule = CapacityRule::reciprocal}, {{2, 2}, {4, 4}}) == doctest::Approx(3.75));
   for (const std::string& name : capacity_rule_names()) CHECK_NOTHROW(parse_capacity_rule(name));
   CHECK_THROWS_WITH_AS(parse_capacity_rule("liner"), doctest::Contains("did you mean 'linear'?"),
                        argument_error);
@@ -408,7 +410,7 @@ TEST_CASE("P15: the teacher is left as it is, in whatever mode, and classes are 
   for (const auto& [name, array] : teacher->state()) before[name] = array.to_vector();
   std::vector<double> losses;
   for (const char* explained : {"own", "teacher", "label"}) {
-    const Risk risk = generalisation_risk(*model, *supernet, {teacher.get()}, images, labels,
+    const Risk risk = generalisation_risk(*model, *supernet, nn::explainer_of(*teacher), images, labels,
                                           {.explained = parse_explained_class(explained)}, true);
     CHECK(risk.imitation.item() > 0);
     CHECK(std::abs(risk.agreement) <= 1);
@@ -419,14 +421,15 @@ TEST_CASE("P15: the teacher is left as it is, in whatever mode, and classes are 
   CHECK(teacher->training());
   CHECK(model->training());
   // Two equal teachers are one.
-  const auto risk_of = [&](const std::vector<nn::Model*>& teachers) {
-    return generalisation_risk(*model, *supernet, teachers, images, labels,
+  const nn::Explainer one = nn::explainer_of(*teacher);
+  const auto risk_of = [&](const nn::Explainer& explainer) {
+    return generalisation_risk(*model, *supernet, explainer, images, labels,
                                r_gmpq({.explained = ExplainedClass::label}));
   };
-  CHECK(risk_of({teacher.get(), teacher.get()}).imitation.item() ==
-        doctest::Approx(risk_of({teacher.get()}).imitation.item()).epsilon(1e-4));
-  CHECK(risk_of({teacher.get()}).exponent > 1);
-  CHECK_THROWS_AS(risk_of({}), argument_error);
+  CHECK(risk_of(nn::mean_of({one, one})).imitation.item() ==
+        doctest::Approx(risk_of(one).imitation.item()).epsilon(1e-4));
+  CHECK(risk_of(one).exponent > 1);
+  CHECK_THROWS_AS(nn::mean_of({}), argument_error);
 }
 
 TEST_CASE("several teachers explain one class, the top class of the first") {
@@ -452,11 +455,48 @@ TEST_CASE("several teachers explain one class, the top class of the first") {
   };
   for (const ExplainedClass explained : {ExplainedClass::own, ExplainedClass::teacher}) {
     const Risk risk = generalisation_risk(
-        *model, *supernet, {first.get(), second.get()}, images, labels,
+        *model, *supernet, nn::mean_of({nn::explainer_of(*first), nn::explainer_of(*second)}), images, labels,
         {.explained = explained, .capacity = {.rule = CapacityRule::constant, .constant = 3}});
     CHECK(risk.imitation.item() == doctest::Approx(imitation(explained, true)).epsilon(1e-4));
     CHECK(risk.imitation.item() != doctest::Approx(imitation(explained, false)).epsilon(1e-3));
   }
+}
+
+TEST_CASE("R-GMPQ, our reading: cells of the teacher on both sides, an exponent for each image by its loss") {
+  const auto make = [](uint64_t seed) {
+    auto made = nn::make_model("resnet8", {.image_size = 32, .classes = 4, .width = 0.25});  // maps of 8 x 8
+    nn::initialise(*made, seed);
+    return made;
+  };
+  const auto model = make(1), teacher = make(2);
+  const SearchSpace space(*model, {2, 4}, {2, 4});
+  const auto supernet = attach_supernet(*model, space);
+  const Array images = random_normal(model->input_shape(8), Philox(37)),
+              labels = Array::of<int32_t>({0, 1, 2, 3, 3, 2, 1, 0});
+  RiskOptions options = r_gmpq({});
+  options.levels = 2;  // cells of 2 x 2 pixels or more: means are not the pixels
+  options.tolerance = 0.3;
+  const nn::Explainer explainer = nn::explainer_of(*teacher);
+  const Risk risk = generalisation_risk(*model, *supernet, explainer, images, labels, options);
+
+  const nn::Attribution own = nn::attribute(*model, images, model->head());
+  const Array seen = explainer(images, "", {}).map.value();
+  std::vector<double> losses;
+  for (int64_t i = 0; i < 8; ++i)
+    losses.push_back(cross_entropy(Tensor(own.logits.value().slice(i, 1)), labels.slice(i, 1)).item());
+  const double p = capacity_exponent(options.capacity, supernet->expected_bits());
+  const auto imitation = [&](const Tensor& map, const Array& target, const std::vector<double>& exponents) {
+    return nn::imitate(map, target, {.exponents = exponents}).loss.item();
+  };
+  const Array cells = nn::quad_tree(seen, 0.3, 2);
+  const Tensor map = nn::cell_means(own.map, cells);
+  const Array target = nn::cell_means(seen, cells).value();
+  const std::vector<double> exponents = hardness_exponents(p, losses, 0.25);
+  CHECK(risk.imitation.item() == doctest::Approx(imitation(map, target, exponents)).epsilon(1e-5));
+  // Each part counts.
+  for (const double without : {imitation(own.map, target, exponents), imitation(map, seen, exponents),
+                               imitation(map, target, {p}), imitation(own.map, seen, {p})})
+    CHECK(std::abs(risk.imitation.item() - without) > 1e-3 * without);
 }
 
 TEST_CASE("an image without support is counted") {
@@ -473,7 +513,7 @@ TEST_CASE("an image without support is counted") {
     weight.assign(values);
   };
   const auto empty = [&] {
-    return generalisation_risk(*model, *supernet, {teacher.get()}, images, labels,
+    return generalisation_risk(*model, *supernet, nn::explainer_of(*teacher), images, labels,
                                {.explained = ExplainedClass::label})
         .empty;
   };
@@ -527,35 +567,60 @@ TEST_CASE("a policy of a choice is one that sites and files take, and gives the 
 }
 
 TEST_CASE("Hutchinson's traces are those of a Hessian that is known") {
-  // By the weights of the last searched layer, from all second derivatives.
-  const auto model = nn::make_model("resnet8", {.image_size = 4, .classes = 3, .width = 0.0625});
+  // By weights and input of the last searched layer, from all second derivatives.
+  const auto model = nn::make_model("resnet8", {.image_size = 4, .classes = 3, .width = 0.125});
   nn::initialise(*model, 5);
   const SearchSpace space(*model, {2, 4}, {2, 4});
   const Array images = random_normal(model->input_shape(3), Philox(10)),
               labels = Array::of<int32_t>({0, 2, 1});
-  const std::string site = space.layers().back().name + ".weight";
+  const std::string layer = space.layers().back().name;
   const auto traces = hessian_traces(*model, space, images, labels, {.probes = 1000});
   CHECK(traces.size() == 12);
   model->to(DType::f64);
   model->eval();
-  Tensor weight;
-  for (const nn::NamedTensor& p : model->parameters())
-    if (p.name == site) weight = p.tensor;
-  Array w = weight.value();
-  double trace = 0;
-  const auto slope = [&](int64_t i) {
-    return grad(cross_entropy((*model)(cast(images, DType::f64)), labels), weight).value().data<double>()[i];
+  // Of the loss of images first .. first + count, by the values of a tensor that leads to it.
+  const auto mean_trace = [&](const Tensor& by, int64_t first, int64_t count) {
+    Array x = by.value();
+    const auto slope = [&](int64_t i) {
+      const Tensor logits = (*model)(cast(images.slice(first, count), DType::f64));
+      return grad(cross_entropy(logits, labels.slice(first, count)), by).value().data<double>()[i];
+    };
+    double trace = 0;
+    for (int64_t i = 0; i < x.size(); ++i) {
+      const double start = x.data<double>()[i], h = 1e-5;
+      x.data<double>()[i] = start + h;
+      const double up = slope(i);
+      x.data<double>()[i] = start - h;
+      trace += (up - slope(i)) / (2 * h) / static_cast<double>(x.size());
+      x.data<double>()[i] = start;
+    }
+    return trace;
   };
-  for (int64_t i = 0; i < w.size(); ++i) {
-    const double start = w.data<double>()[i], h = 1e-5;
-    w.data<double>()[i] = start + h;
-    const double up = slope(i);
-    w.data<double>()[i] = start - h;
-    trace += (up - slope(i)) / (2 * h) / static_cast<double>(w.size());
-    w.data<double>()[i] = start;
+  int checked = 0;
+  for (const nn::NamedTensor& p : model->parameters()) {
+    if (p.name != layer + ".weight") continue;
+    ++checked;
+    const double trace = mean_trace(p.tensor, 0, 3);
+    CHECK(std::abs(trace) > 1e-4);
+    CHECK(traces.at(p.name) == doctest::Approx(trace).epsilon(0.2));
   }
-  CHECK(std::abs(trace) > 1e-4);
-  CHECK(traces.at(site) == doctest::Approx(trace).epsilon(0.2));
+  // By an input: of one image and its own loss, the mean over images.
+  for (const nn::NamedTap& t : model->taps()) {
+    if (t.name != layer + ".input") continue;
+    ++checked;
+    Tensor shift;
+    t.tap->hook = [&](const Tensor& x) {
+      if (!shift.defined()) shift = Tensor::leaf(Array::zeros(x.shape(), DType::f64));
+      return Quantized{x + shift, {}};
+    };
+    (*model)(cast(images.slice(0, 1), DType::f64));
+    double trace = 0;
+    for (int64_t i = 0; i < 3; ++i) trace += mean_trace(shift, i, 1) / 3;
+    t.tap->hook = {};
+    CHECK(std::abs(trace) > 1e-4);
+    CHECK(traces.at(t.name) == doctest::Approx(trace).epsilon(0.2));
+  }
+  CHECK(checked == 2);
 }
 
 TEST_CASE("by the Hessian more bits never lose merit, and a sensitive layer gets more of them") {
