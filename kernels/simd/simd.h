@@ -194,6 +194,8 @@ struct CodeLoops {
   void (*larger)(const uint8_t* from, uint8_t* to, int64_t n);
   /// sum += from.
   void (*add)(const uint8_t* from, int32_t* sum, int64_t n);
+  /// sum and squares of each channel over at most 2^15 pixels; from (pixels, channels).
+  void (*moments)(const uint8_t* from, int64_t pixels, int64_t channels, int32_t* sum, int32_t* squares);
 };
 
 struct Table {

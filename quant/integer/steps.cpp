@@ -104,20 +104,20 @@ class StepMaker {
 
   Step operator()(const Moments& layer) const {
     const Value &src = at(layer.src), &dst = at(layer.dst);
-    const int64_t channels = src.shape[2], pixels = src.shape[0] * src.shape[1];
+    const int64_t channels = src.shape[2], pixels = src.shape[0] * src.shape[1],
+                  zero = std::llround(src.grid.zero_point);
     return {[=, &src, &dst](const Work& w) {
               auto* sum = static_cast<int64_t*>(w.scratch);
-              auto* squares = sum + channels;
               const auto [first, last] = part_of(w, w.images);
               for (int64_t i = first; i < last; ++i) {
-                std::fill_n(sum, 2 * channels, int64_t{0});
-                const uint8_t* from = source<uint8_t>(w, layer.src) + i * pixels * channels;
-                add_moments(from, pixels, channels, static_cast<int>(src.grid.zero_point), sum, squares);
+                add_moments(source<uint8_t>(w, layer.src) + i * pixels * channels, pixels, channels, sum);
                 uint8_t* to = destination<uint8_t>(w, layer.dst) + i * 2 * channels;
                 for (int64_t c = 0; c < channels; ++c) {
-                  const double mean = static_cast<double>(sum[c]) / static_cast<double>(pixels);
-                  const double var =
-                      static_cast<double>(squares[c]) / static_cast<double>(pixels) - mean * mean;
+                  // Of x - zero.
+                  const int64_t s = sum[c] - pixels * zero,
+                                r = sum[channels + c] - 2 * zero * sum[c] + pixels * zero * zero;
+                  const double mean = static_cast<double>(s) / static_cast<double>(pixels);
+                  const double var = static_cast<double>(r) / static_cast<double>(pixels) - mean * mean;
                   const auto code = [&](double x) {
                     return static_cast<uint8_t>(
                         grid::encode(static_cast<float>(static_cast<double>(src.grid.scale) * x), dst.grid));
@@ -127,7 +127,7 @@ class StepMaker {
                 }
               }
             },
-            static_cast<size_t>(2 * channels) * sizeof(int64_t)};
+            static_cast<size_t>(2 * channels) * (sizeof(int64_t) + sizeof(int32_t))};
   }
 
   Step operator()(const Select& layer) const {
@@ -148,27 +148,17 @@ class StepMaker {
  private:
   const Value& at(int value) const { return model_.values[static_cast<size_t>(value)]; }
 
-  // Sums over pixels fit 32 bits for a while, which is what vectorises.
-  static void add_moments(const uint8_t* from, int64_t pixels, int64_t channels, int zero, int64_t* sum,
-                          int64_t* squares) {
-    constexpr int64_t block = 16, most = 1 << 14;  // 255^2 * 2^14 < 2^31
-    for (int64_t begin = 0; begin < pixels; begin += most)
-      for (int64_t c = 0; c < channels; c += block) {
-        const int64_t width = std::min(block, channels - c), end = std::min(pixels, begin + most);
-        int32_t s[block] = {}, r[block] = {};
-        for (int64_t p = begin; p < end; ++p) {
-          const uint8_t* at = from + p * channels + c;
-          for (int64_t j = 0; j < width; ++j) {
-            const int32_t x = at[j] - zero;
-            s[j] += x;
-            r[j] += x * x;
-          }
-        }
-        for (int64_t j = 0; j < width; ++j) {
-          sum[c + j] += s[j];
-          squares[c + j] += r[j];
-        }
-      }
+  // Sums and squares of codes by channel, (2, channels), before as many 32-bit ones, which are what
+  // vectorises.
+  static void add_moments(const uint8_t* from, int64_t pixels, int64_t channels, int64_t* sum) {
+    constexpr int64_t most = 1 << 15;  // 255^2 * 2^15 < 2^31
+    auto* part = reinterpret_cast<int32_t*>(sum + 2 * channels);
+    std::fill_n(sum, 2 * channels, int64_t{0});
+    for (int64_t begin = 0; begin < pixels; begin += most) {
+      simd::integer_table().codes.moments(from + begin * channels, std::min(most, pixels - begin), channels,
+                                          part, part + channels);
+      for (int64_t c = 0; c < 2 * channels; ++c) sum[c] += part[c];
+    }
   }
 
   // Each image runs through the convolution of its alternative. Unless each has weights of its own, they
