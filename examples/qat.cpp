@@ -108,7 +108,7 @@ class Qat {
     measure_floats();
     if (s_.training.epochs > 0) {
       make_teacher();
-      if (s_.attribution > 0) in_floats_ = copy_in_floats();
+      if (s_.attribution > 0) in_floats_ = task_.as_trained();
       for (const int bits : parse_bits("--progressive", s_.progressive)) train_stage(bits);
       train_last();
     } else {
@@ -145,10 +145,10 @@ class Qat {
 
   // What --init does without quantizers, if it brings the whole network as it is.
   void measure_floats() {
-    if (s_.task.init.empty() || saved_policy_ || !task_.not_loaded.none() || !s_.task.activation.empty())
-      return;
+    if (s_.task.init.empty() || saved_policy_ || !task_.not_loaded.none()) return;
     const Stopwatch watch;
-    run_.result().set("accuracy.float", evaluate(*task_.model, task_.test, task_.test_transform()).accuracy);
+    run_.result().set("accuracy.float",
+                      evaluate(*task_.as_trained(), task_.test, task_.test_transform()).accuracy);
     run_.seconds("float", watch.seconds());
   }
 
@@ -157,14 +157,9 @@ class Qat {
     check(!s_.task.init.empty() || !s_.teacher.empty(),
           "--distill needs a float network: --init or --teacher");
     if (s_.teacher.empty())
-      teacher_.emplace(copy_in_floats(), task_.normalisation, task_.normalisation);
+      teacher_.emplace(task_.as_trained(), task_.normalisation, task_.normalisation);
     else
       teacher_ = Teacher::load(s_.teacher, task_.normalisation);
-  }
-  std::unique_ptr<nn::Model> copy_in_floats() const {
-    auto copy = nn::make_model(s_.task.model, task_.info.options);
-    copy->load_state(task_.model->state());
-    return copy;
   }
 
   quant::Policy policy_at(int bits) const {

@@ -44,6 +44,15 @@ data::Transform fitting_transform(const data::Dataset& pictures, const data::Nor
   return data::resize_and_centre_crop(normalisation, side < 64 ? side : side * 8 / 7, side);
 }
 
+std::unique_ptr<nn::Model> Task::as_trained() const {
+  nn::ModelOptions options = info.options;
+  options.style.activation = trained_activation;
+  auto copy = nn::make_model(info.model, options);
+  copy->load_state(model->state());
+  copy->eval();
+  return copy;
+}
+
 data::Transform Task::test_transform() const {
   if (size > 0) return data::resize_and_centre_crop(normalisation, size * 8 / 7, size);
   return {.normalisation = normalisation};
@@ -97,6 +106,7 @@ Task load_task(const TaskOptions& asked, const std::string& data_folder, uint64_
   if (norm.empty()) norm = usual_normalisation(options.dataset);
   task.normalisation = data::Normalisation::named(norm);
 
+  task.trained_activation = style.activation;
   if (!options.activation.empty()) style.activation = nn::parse_activation(options.activation);
 
   using data::Split;

@@ -41,8 +41,11 @@ struct Task {
   int64_t size = 0;    ///< of TaskOptions
   nn::ModelInfo info;  ///< how the network is saved; its notes name data set and normalisation
   std::unique_ptr<nn::Model> model;
-  nn::StateMismatch not_loaded;  ///< what --init-partial left out
+  nn::StateMismatch not_loaded;                              ///< what --init-partial left out
+  nn::Activation trained_activation = nn::Activation::relu;  ///< that of --init, whatever --activation says
 
+  /// A copy of the network as --init knows it: to measure it, and to learn from; in evaluation mode.
+  std::unique_ptr<nn::Model> as_trained() const;
   data::Transform test_transform() const;
   data::Transform training_transform(const TrainingOptions& options) const;
   /// The part of a picture that the network sees when it is measured, u8.

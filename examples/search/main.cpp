@@ -90,7 +90,7 @@ class Search {
     space_.check_budget(budget_bops_, s_.tolerance / 100);
     run_.describe("search", s_.values, s_.common.seed);
     if (s_.share < 1) keep_share();
-    float_ = copy_of_model();
+    float_ = task_.as_trained();
     teacher_ = s_.teachers.empty() ? nn::explainer_of(*float_) : explainer_of("--teachers", s_.teachers);
     if (!s_.references.empty()) references_ = explainer_of("--references", s_.references);
   }
@@ -117,12 +117,6 @@ class Search {
                   kept = std::max<int64_t>(1, std::llround(s_.share * static_cast<double>(size)));
     for (int64_t i = 0; i < kept; ++i) indices.push_back(i * size / kept);
     task_.train = data::subset(task_.train, std::move(indices));
-  }
-  std::unique_ptr<nn::Model> copy_of_model() const {
-    auto copy = nn::make_model(s_.task.model, task_.info.options);
-    copy->load_state(task_.model->state());
-    copy->eval();
-    return copy;
   }
   int64_t lowest() const {
     return std::llround(static_cast<double>(budget_bops_) * (1 - s_.tolerance / 100));

@@ -34,6 +34,8 @@ refused 'to go on with another normalisation' 'its normalisation is' "${resumed[
 refused 'to go on with another activation' 'its activation is' "${resumed[@]}" "${start[@]}" --activation hardtanh
 refused 'to go on with other stages' 'its progressive is' "${resumed[@]}" "${start[@]/8,4/4}"
 check 'the accuracy in floats stands beside' [ "$(figure whole/result.json accuracy.float)" = "$(figure float/result.json accuracy.float)" ]
+check 'with binary activations' qat --init float/model.safetensors --wbits 1 --abits 1 --activation hardtanh --quantizer binary --epochs 1 --distill 0.5 --out binary
+check 'the teacher keeps the activation that it was trained with' [ "$(figure binary/result.json accuracy.float)" = "$(figure float/result.json accuracy.float)" ]
 
 check 'a saved network is measured again' qat --init whole/model.safetensors --epochs 0 --out again
 check 'logits of planned runs are those of the quantized evaluation' [ "$(figure whole/result.json agreement.logits_differing)" = 0 ]
