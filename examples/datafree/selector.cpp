@@ -18,20 +18,13 @@ namespace integer = quant::integer;
 
 namespace {
 
-// Seconds of 200 calls of each; of at least 25, if they take long. They take turns, so that what disturbs one
+// Makes each call 200 times; at least 25 times, if they take long. They take turns, so that what disturbs one
 // disturbs them all.
-std::map<std::string, std::vector<double>> times_of(
-    const std::map<std::string, std::function<void()>>& calls) {
-  std::map<std::string, std::vector<double>> times;
+void in_turns(const std::vector<std::function<void()>>& calls) {
   const Stopwatch all;
   for (int round = 0; round < 25 || (round < 200 && all.seconds() < 5 * static_cast<double>(calls.size()));
        ++round)
-    for (const auto& [name, call] : calls) {
-      const Stopwatch watch;
-      call();
-      times[name].push_back(watch.seconds());
-    }
-  return times;
+    for (const std::function<void()>& call : calls) call();
 }
 
 // Which layers are the selector's: those that a choice is made of, back to the moments of a map.
@@ -90,7 +83,7 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
   for (const nn::NamedTensor& p : dynamic_->selector_parameters()) parameters += p.tensor.size();
   result.set("selector.params", parameters);
   result.set("selector.macs", dynamic_->selector_macs());
-  result.set("selector.bops", dynamic_->selector_macs() * 64);
+  result.set("selector.bops", dynamic_->selector_macs() * 8 * 8);
   result.set("selector.bops_as_floats", dynamic_->selector_macs() * 32 * 32);
   result.set("selector.bytes_read", weights + moved);
   result.set("selector.bytes_of_choices", dynamic_->sites().size());
@@ -99,36 +92,41 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
         kernels::concat(Arrays(static_cast<size_t>((batch + set.size() - 1) / set.size()), set.images), 0)
             .slice(0, batch);
     const std::string at = text("selector.batch", batch, '.');
-    const auto note = [&](const std::string& name, const std::vector<double>& seconds) {
-      for (const int percent : {50, 95, 99})
-        result.set(text(at, name, ".p", percent), 1e3 * percentile(seconds, percent / 100.0));
-    };
     integer::Session layers(integer_, batch, /*keep_values=*/true), dynamic(integer_, batch),
         own(fixed, batch);
     double all = 0;
-    std::vector<double> selector;
-    times_of({{"layers", [&] {
-                 layers.run(images);
-                 selector.push_back(0);
-                 for (size_t l = 0; l < integer_.layers.size(); ++l) {
-                   all += layers.seconds(l);
-                   if (of_selector[l]) selector.back() += layers.seconds(l);
-                 }
-               }}});
-    result.set(at + "share_of_time", mean(selector) * static_cast<double>(selector.size()) / all);
-    note("selector_ms", selector);
-    std::map<std::string, std::function<void()>> calls = {{"dynamic_ms", [&] { dynamic.run(images); }},
-                                                          {"fixed_ms", [&] { own.run(images); }}};
+    std::map<std::string, std::vector<double>> times;
+    std::vector<std::function<void()>> calls = {[&] {
+      layers.run(images);
+      double selector = 0;
+      for (size_t l = 0; l < integer_.layers.size(); ++l) {
+        all += layers.seconds(l);
+        if (of_selector[l]) selector += layers.seconds(l);
+      }
+      times["selector_ms"].push_back(selector);
+    }};
+    const auto time = [&](const std::string& name, const std::function<void()>& call) {
+      calls.push_back([&seconds = times[name], call] {
+        const Stopwatch watch;
+        call();
+        seconds.push_back(watch.seconds());
+      });
+    };
+    time("dynamic_ms", [&] { dynamic.run(images); });
+    time("fixed_ms", [&] { own.run(images); });
     // Whether it matters how many of the images have bits of their own.
-    for (const int64_t distinct : {1, 8, 32}) {
-      if (batch == 1) continue;
-      const Array choices = random_choices(batch, static_cast<int64_t>(dynamic_->sites().size()), distinct,
-                                           dynamic_->options().candidates.size());
-      calls[text("distinct_", distinct, "_ms")] = [&dynamic, &images, choices] {
-        dynamic.run(images, choices);
-      };
-    }
-    for (const auto& [name, seconds] : times_of(calls)) note(name, seconds);
+    if (batch > 1)
+      for (const int64_t distinct : {1, 8, 32}) {
+        const Array choices = random_choices(batch, static_cast<int64_t>(dynamic_->sites().size()), distinct,
+                                             dynamic_->options().candidates.size());
+        time(text("distinct_", distinct, "_ms"), [&, choices] { dynamic.run(images, choices); });
+      }
+    in_turns(calls);
+    const std::vector<double>& selector = times["selector_ms"];
+    result.set(at + "share_of_time", mean(selector) * static_cast<double>(selector.size()) / all);
+    for (const auto& [name, seconds] : times)
+      for (const int percent : {50, 95, 99})
+        result.set(text(at, name, ".p", percent), 1e3 * percentile(seconds, percent / 100.0));
   }
 }
 
@@ -189,10 +187,10 @@ void SelectorMeasurements::judge(const data::Dataset& test, const data::Transfor
   };
   note("dynamic", dynamic);
   // What the choice saves when the selector is paid, against fixed bits, which need none.
-  result.set("selector.bops_saved", dynamic_->target_bops() -
-                                        static_cast<double>(dynamic_->selector_macs() * 64) -
-                                        mean_cost(dynamic.choices, cost) - fixed_part);
-  const double cost_on_test = mean_cost(*dynamic_, dynamic.choices);
+  const double budget = mean_cost(dynamic.choices, cost), spent = budget + fixed_part;
+  const double selector_bops = static_cast<double>(dynamic_->selector_macs() * 8 * 8);
+  result.set("selector.bops_saved", dynamic_->target_bops() - selector_bops - spent);
+  const double cost_on_test = spent / dynamic_->target_bops();
   result.set("selector.cost_on_test", cost_on_test);
   if (const auto sentence = missed_target(cost_on_test, target, "test pictures")) warn(*sentence);
   std::vector<Run> all_at;
@@ -210,8 +208,7 @@ void SelectorMeasurements::judge(const data::Dataset& test, const data::Transfor
   std::vector<std::vector<double>> gain(static_cast<size_t>(n));
   for (size_t i = 0; i < gain.size(); ++i)
     for (const std::vector<double>& at : omega) gain[i].push_back(omega[0][i] - at[i]);
-  compare("oracle",
-          run_integers(test, transform, oracle_choices(gain, cost, mean_cost(dynamic.choices, cost))));
+  compare("oracle", run_integers(test, transform, oracle_choices(gain, cost, budget)));
 
   std::vector<double> bits(static_cast<size_t>(n));
   for (int64_t i = 0; i < n * sites; ++i)

@@ -95,9 +95,8 @@ void Settings::parse(int argc, char** argv) {
         "layer 8 bit")
       .one_of({"family", "folded"});
   o.add("--quantizer", quantizer,
-        "how to quantize: ranges of least error, or those of the extremes, as in the family's code: ste; "
-        "inputs "
-        "of several candidates go by --ranges");
+        "how to quantize: ranges of least error, or those of the extremes, as in the family's code: ste "
+        "(inputs of several candidates: --ranges)");
   o.add("--skip", skip, "residual adds read: shared (default), or u8 (with --selector always)")
       .one_of({"", "shared", "u8"});
 

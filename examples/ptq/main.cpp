@@ -4,8 +4,6 @@
 //         --import pytorch --method qdrop --wbits 4 --abits 4 --out out/ptq
 //
 // quant/ptq/README.md explains the methods; quant/results/ptq_*.json are tables of such runs (table.cpp).
-#include <zlib.h>
-
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -221,10 +219,9 @@ class Ptq {
 
   // What corrected inputs depend on: a block's float inputs say all but the block's own weights.
   std::string correction_of(const quant::FeatureCache& inputs) const {
-    const Array& features = inputs.rows();
-    return text(s_.task.init, ' ', features.shape(), " checksum ",
-                crc32_z(0, static_cast<const uint8_t*>(features.raw()), features.bytes()), ' ',
-                s_.correction_steps, ' ', s_.correction_weight);
+    return text(s_.task.init, ' ', inputs.rows().shape(), " checksum ",
+                data::checksum({{{"features", inputs.rows()}}, {}}), ' ', s_.correction_steps, ' ',
+                s_.correction_weight);
   }
 
   // Corrected inputs of blocks do not depend on bits or on what is added to the method.

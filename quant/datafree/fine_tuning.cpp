@@ -1,7 +1,5 @@
 #include "fine_tuning.h"
 
-#include <zlib.h>
-
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -175,10 +173,9 @@ class Tuning {
   std::map<std::string, std::string> notes() const {
     std::string milestones;
     for (const double share : o_.milestones) milestones += text(' ', share);
-    const auto* pixels = static_cast<const uint8_t*>(set_.images.raw());
     std::map<std::string, std::string> all = {
         {"teacher", text("checksum ", data::checksum({teacher_.state(), {}}))},
-        {"images", text(set_.images.shape(), ", checksum ", crc32_z(0, pixels, set_.images.bytes()))},
+        {"images", text(set_.images.shape(), ", checksum ", data::checksum({{{"images", set_.images}}, {}}))},
         {"policy", sites_.policy().to_json()},
         {"steps",
          text(o_.epochs, " epochs of ", o_.steps, ", batch ", o_.batch, ", calibration ", o_.calibration)},

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numeric>
 
 #include "../../autograd/grad.h"
 #include "../../autograd/recorder.h"
 #include "../../kernels/reduce.h"
 #include "../../nn/optimiser.h"
 #include "../quantizers/affine.h"
+#include "contrastive_term.h"
 #include "drop.h"
 
 namespace stairgrad::quant {
@@ -31,78 +31,6 @@ double loss_between(const Array& a, const Array& b) { return reconstruction_loss
 int64_t row_size(const Array& x) { return x.size() / std::max<int64_t>(1, x.dim(0)); }
 
 Shape row_of(const Shape& shape) { return Shape(std::vector<int64_t>(shape.begin() + 1, shape.end())); }
-
-// The contrastive term of one unit.
-class Contrast {
- public:
-  /// `logits` and `classes` are the float network's of all images, `target` its outputs of the unit.
-  Contrast(const std::optional<ContrastiveOptions>& options, const Array& logits,
-           const std::vector<int32_t>& classes, const FeatureCache& target, const Philox& rng)
-      : active_(options), logits_(logits), classes_(classes), target_(target), everything_(classes.size()) {
-    if (!active_) return;
-    options_ = *options;
-    std::iota(everything_.begin(), everything_.end(), int64_t{0});
-    if (options_.mapping == Mapping::tail) {
-      features_ = normalised_features(Tensor(logits), options_.centre).value();
-      return;
-    }
-    check(!options_.bank && options_.mask_similarity >= 1 && !options_.reweight,
-          "[contrastive] a bank of all images, masks by similarity and weights need the mapping tail");
-    if (options_.mapping != Mapping::linear) return;
-    const int64_t channels = row_of(target.run(0, 1).shape()).back();
-    projection_ = Tensor::leaf(
-        random_normal({channels, 128}, rng, 1 / std::sqrt(static_cast<double>(channels))), "projection");
-    optimiser_.emplace(std::vector<nn::ParameterGroup>{{{{"projection", projection_}}}});
-  }
-
-  const Tensors& parameters() const { return optimiser_ ? optimiser_->parameters() : none_; }
-  void step(const Tensors& gradients, double lr) {
-    if (optimiser_) optimiser_->step(gradients, lr);
-  }
-
-  Tensor loss(const Tensor& logits, const Tensor& out, const std::vector<int64_t>& indices) {
-    const std::vector<int64_t>& columns = options_.bank ? everything_ : indices;
-    Tensor u, v;
-    if (options_.mapping == Mapping::tail) {
-      u = logits;
-      v = FeatureCache(features_).pick(columns);
-      last_float_ = FeatureCache(logits_).pick(indices);
-    } else {
-      const Tensor target(target_.pick(indices));
-      u = mapped(out);
-      const Tensor float_features = mapped(target);
-      v = normalised_features(float_features, options_.centre);
-      last_float_ = float_features.value();
-    }
-    last_ = u.value();
-    const Tensor similarity = matmul(normalised_features(u, options_.centre), v, false, /*transpose_b=*/true);
-    return contrastive_loss(similarity, compare_images(indices, columns, options_, features_, classes_),
-                            options_, logits_.dim(0));
-  }
-
-  std::optional<FeatureStatistics> statistics() const {
-    if (!active_ || !last_.has_value()) return {};
-    return feature_statistics(last_, last_float_);
-  }
-
- private:
-  Tensor mapped(const Tensor& x) const {
-    if (options_.mapping == Mapping::flatten) return reshape(x, {x.dim(0), x.size() / x.dim(0)});
-    const Tensor pooled = x.rank() == 4 ? mean(x, {1, 2}) : x;
-    return options_.mapping == Mapping::linear ? matmul(pooled, projection_) : pooled;
-  }
-
-  bool active_;
-  ContrastiveOptions options_;
-  const Array& logits_;
-  const std::vector<int32_t>& classes_;
-  const FeatureCache& target_;
-  Array features_, last_, last_float_;
-  Tensor projection_;
-  std::optional<nn::AdamW> optimiser_;
-  Tensors none_;
-  std::vector<int64_t> everything_;  // numbers of all images
-};
 
 }  // namespace
 
@@ -564,8 +492,8 @@ struct Reconstruction::Impl {
     for (const nn::Optimiser* o : {&step_optimiser, &border_optimiser})
       learned.insert(learned.end(), o->parameters().begin(), o->parameters().end());
     set_learning(phase, unit, learning);
-    Contrast contrast(phase.objectives.contrastive, logits, classes, caches.target,
-                      Philox(options.seed, stream_of(unit.name)));
+    ContrastiveTerm contrast(phase.objectives.contrastive, logits, classes, caches.target,
+                             Philox(options.seed, stream_of(unit.name)));
     learned.insert(learned.end(), contrast.parameters().begin(), contrast.parameters().end());
     for (int64_t t = 0; t < phase.iterations; ++t) {
       const std::vector<int64_t> indices = draw(phase, unit.name, t);
@@ -595,7 +523,7 @@ struct Reconstruction::Impl {
   }
 
   Tensor objective(const Phase& phase, const Unit& unit, const Caches& caches,
-                   const std::vector<int64_t>& indices, Learning& learning, Contrast& contrast,
+                   const std::vector<int64_t>& indices, Learning& learning, ContrastiveTerm& contrast,
                    UnitReport& report) {
     const Objectives& o = phase.objectives;
     const auto batch = static_cast<int64_t>(indices.size());
