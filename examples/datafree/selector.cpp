@@ -96,7 +96,8 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
         own(fixed, batch);
     double all = 0;
     std::map<std::string, std::vector<double>> times;
-    std::vector<std::function<void()>> calls = {[&] {
+    // A share of one session's time, which others would slow by taking the caches.
+    in_turns({[&] {
       layers.run(images);
       double selector = 0;
       for (size_t l = 0; l < integer_.layers.size(); ++l) {
@@ -104,7 +105,8 @@ void SelectorMeasurements::measure(const integer::Model& fixed, const ImageSet& 
         if (of_selector[l]) selector += layers.seconds(l);
       }
       times["selector_ms"].push_back(selector);
-    }};
+    }});
+    std::vector<std::function<void()>> calls;
     const auto time = [&](const std::string& name, const std::function<void()>& call) {
       calls.push_back([&seconds = times[name], call] {
         const Stopwatch watch;
